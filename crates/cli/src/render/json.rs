@@ -1,0 +1,125 @@
+//! Results as JSON. Fields are only ever added; times are milliseconds, delays microseconds.
+
+use anyhow::Result;
+use arrow::array::RecordBatch;
+use arrow::json::ArrayWriter;
+use serde_json::{Value, json};
+use tidemill_client::{BatchSummary, Delays, ExecutorSummary, JobDetail, JobSummary, PrintedBatch, Submitted};
+
+pub(crate) fn submitted(submitted: &Submitted, name: &str) -> Result<String> {
+    text(&json!({"id": submitted.job.0, "name": name, "warnings": submitted.warnings}))
+}
+
+pub(crate) fn jobs(jobs: &[JobSummary]) -> Result<String> {
+    text(&Value::Array(jobs.iter().map(summary_value).collect()))
+}
+
+pub(crate) fn summary(job: &JobSummary) -> Result<String> {
+    text(&summary_value(job))
+}
+
+pub(crate) fn job(detail: &JobDetail) -> Result<String> {
+    let receivers = detail.receivers.iter().map(|receiver| {
+        json!({
+            "stream": receiver.stream,
+            "state": receiver.state,
+            "executor": receiver.executor.map(|id| id.0),
+            "rows": receiver.rows,
+            "restarts": receiver.restarts,
+            "message": receiver.message,
+        })
+    });
+    let stages = detail.stages.iter().map(|stage| {
+        json!({
+            "id": stage.id.0,
+            "partitions": stage.partitions,
+            "description": stage.description,
+            "executors": stage.executors.iter().map(|id| id.0).collect::<Vec<_>>(),
+        })
+    });
+    text(&json!({
+        "summary": summary_value(&detail.summary),
+        "batches": detail.batches.iter().map(batch).collect::<Vec<_>>(),
+        "receivers": receivers.collect::<Vec<_>>(),
+        "stages": stages.collect::<Vec<_>>(),
+        "tables": detail.tables,
+    }))
+}
+
+pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {
+    let value = |executor: &ExecutorSummary| {
+        json!({
+            "id": executor.id.0,
+            "state": executor.state,
+            "host": executor.host,
+            "data_address": executor.data_address,
+            "slots": executor.slots,
+            "running_tasks": executor.running_tasks,
+            "queued_tasks": executor.queued_tasks,
+            "completed_tasks": executor.completed_tasks,
+            "failed_tasks": executor.failed_tasks,
+            "memory_bytes": executor.memory_bytes,
+            "spilled_bytes": executor.spilled_bytes,
+            "receivers": executor.receivers,
+            "registered_ms": executor.registered_ms,
+        })
+    };
+    text(&Value::Array(executors.iter().map(value).collect()))
+}
+
+/// A printed batch, on one line.
+pub(crate) fn printed(printed: &PrintedBatch) -> Result<String> {
+    let rows: Value = serde_json::from_str(&rows(&printed.rows)?)?;
+    let value = json!({"batch_time": printed.time.0, "stream": printed.stream, "rows": rows, "more": printed.more});
+    Ok(value.to_string())
+}
+
+/// Rows as an array of objects.
+pub(crate) fn rows(batches: &[RecordBatch]) -> Result<String> {
+    let mut writer = ArrayWriter::new(Vec::new());
+    writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
+    writer.finish()?;
+    let text = String::from_utf8(writer.into_inner())?;
+    Ok(if text.is_empty() { "[]".to_owned() } else { text })
+}
+
+fn text(value: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)?)
+}
+
+fn summary_value(job: &JobSummary) -> Value {
+    json!({
+        "id": job.id.0,
+        "name": job.name,
+        "state": job.state.to_string(),
+        "batch_interval_ms": job.batch_interval.as_millis() as u64,
+        "completed_batches": job.completed_batches,
+        "queued_batches": job.queued_batches,
+        "failed_batches": job.failed_batches,
+        "input_rows": job.input_rows,
+        "lost_rows": job.lost_rows,
+        "last_batch_time": job.last_batch.map(|time| time.0),
+        "delays": delays(&job.delays),
+        "submitted_ms": job.submitted_ms,
+        "error": job.error,
+    })
+}
+
+fn batch(batch: &BatchSummary) -> Value {
+    json!({
+        "batch_time": batch.time.0,
+        "state": batch.state,
+        "input_rows": batch.input_rows,
+        "delays": delays(&batch.delays),
+        "failed_attempts": batch.attempts_failed,
+        "error": batch.error,
+    })
+}
+
+fn delays(delays: &Delays) -> Value {
+    json!({
+        "scheduling_us": delays.scheduling.as_micros() as u64,
+        "processing_us": delays.processing.as_micros() as u64,
+        "total_us": delays.total.as_micros() as u64,
+    })
+}

@@ -1,0 +1,169 @@
+//! Summaries as tables.
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use tidemill_client::{ExecutorSummary, JobDetail, JobSummary};
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(header);
+    table
+}
+
+fn short(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1000.0;
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
+}
+
+pub(crate) fn jobs(jobs: &[JobSummary]) -> String {
+    if jobs.is_empty() {
+        return "no jobs".to_owned();
+    }
+    let mut table = table(&[
+        "id",
+        "name",
+        "state",
+        "interval",
+        "batches",
+        "queued",
+        "total delay",
+        "rows",
+        "lost rows",
+    ]);
+    for job in jobs {
+        table.add_row([
+            job.id.to_string(),
+            job.name.clone(),
+            job.state.to_string(),
+            short(job.batch_interval),
+            job.completed_batches.to_string(),
+            job.queued_batches.to_string(),
+            short(job.delays.total),
+            job.input_rows.to_string(),
+            job.lost_rows.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Whether the job keeps up, in a sentence.
+fn keeping_up(job: &JobSummary) -> String {
+    if job.state.is_over() {
+        return format!("{} after {} batches", job.state, job.completed_batches);
+    }
+    if job.last_batch.is_none() {
+        return "no batch is completed yet".to_owned();
+    }
+    let load = 100.0 * job.delays.processing.as_secs_f64() / job.batch_interval.as_secs_f64().max(0.001);
+    if job.queued_batches > 1 {
+        format!(
+            "falling behind: {} batches are queued, the last took {load:.0} % of the interval",
+            job.queued_batches
+        )
+    } else {
+        format!("keeping up: the last batch took {load:.0} % of the interval")
+    }
+}
+
+pub(crate) fn job(detail: &JobDetail) -> String {
+    let job = &detail.summary;
+    let mut text = format!("job {} ({}): {}\n{}\n", job.id, job.name, job.state, keeping_up(job));
+    if let Some(error) = &job.error {
+        text.push_str(&format!("error: {error}\n"));
+    }
+    if job.lost_rows > 0 {
+        text.push_str(&format!("{} received rows were lost with an executor\n", job.lost_rows));
+    }
+    let mut batches = table(&[
+        "batch",
+        "state",
+        "rows",
+        "scheduling delay",
+        "processing time",
+        "total delay",
+        "error",
+    ]);
+    for batch in detail.batches.iter().take(10) {
+        batches.add_row([
+            batch.time.to_string(),
+            batch.state.clone(),
+            batch.input_rows.to_string(),
+            short(batch.delays.scheduling),
+            short(batch.delays.processing),
+            short(batch.delays.total),
+            batch.error.clone().unwrap_or_default(),
+        ]);
+    }
+    text.push_str(&format!("\n{batches}\n"));
+    let mut stages = table(&["stage", "partitions", "executors", "what"]);
+    for stage in &detail.stages {
+        let mut executors: Vec<u32> = stage.executors.iter().map(|id| id.0).collect();
+        executors.sort_unstable();
+        executors.dedup();
+        let executors: Vec<String> = executors.iter().map(u32::to_string).collect();
+        stages.add_row([
+            stage.id.to_string(),
+            stage.partitions.to_string(),
+            executors.join(" "),
+            stage.description.clone(),
+        ]);
+    }
+    text.push_str(&format!("\n{stages}\n"));
+    if !detail.receivers.is_empty() {
+        let mut receivers = table(&["stream", "receiver", "executor", "rows", "restarts", "last message"]);
+        for receiver in &detail.receivers {
+            receivers.add_row([
+                receiver.stream.clone(),
+                receiver.state.clone(),
+                receiver.executor.map(|id| id.to_string()).unwrap_or_default(),
+                receiver.rows.to_string(),
+                receiver.restarts.to_string(),
+                receiver.message.clone().unwrap_or_default(),
+            ]);
+        }
+        text.push_str(&format!("\n{receivers}\n"));
+    }
+    if !detail.tables.is_empty() {
+        text.push_str(&format!("\ntables: {}\n", detail.tables.join(", ")));
+    }
+    text
+}
+
+pub(crate) fn executors(executors: &[ExecutorSummary]) -> String {
+    if executors.is_empty() {
+        return "no executors".to_owned();
+    }
+    let mut table = table(&[
+        "id",
+        "state",
+        "address",
+        "slots",
+        "running",
+        "queued",
+        "completed",
+        "failed",
+        "memory",
+        "receivers",
+    ]);
+    for executor in executors {
+        table.add_row([
+            executor.id.to_string(),
+            executor.state.clone(),
+            executor.data_address.clone(),
+            executor.slots.to_string(),
+            executor.running_tasks.to_string(),
+            executor.queued_tasks.to_string(),
+            executor.completed_tasks.to_string(),
+            executor.failed_tasks.to_string(),
+            tidemill_config::ByteSize(executor.memory_bytes).to_string(),
+            executor.receivers.to_string(),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,247 @@
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use tidemill_dstream::{
+    Compression, FileFormat, Function, GenerateSource, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
+    SaveOutput, SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
+};
+
+use super::super::*;
+
+/// Reads without validating, so that texts may be anything.
+fn read_any(text: &str) -> JobGraph {
+    let document = document::load(text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+    let options = ParseOptions::default();
+    let mut reader = Reader::new(&options);
+    let graph = job(&mut reader, &document);
+    assert!(reader.faults.is_empty(), "{:#?}\n{text}", reader.faults);
+    graph.expect("no faults were found")
+}
+
+/// Text that YAML, variables or the writer could mistake for something else.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z_]{1,8}",
+        ".{0,12}",
+        "[ \"'\\\\{}\\[\\],:#&*!|>%@`~?$\\-.0-9a-z]{0,12}",
+        "\\PC{0,6}",
+        any::<String>(),
+        Just("null".to_owned()),
+        Just("${X}$${Y}$$${Z}".to_owned()),
+        Just("SELECT a,\n  b -- c\nFROM input".to_owned()),
+    ]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![any::<u32>(), 0u32..100_000].prop_map(|ms| Duration::from_millis(ms.into()))
+}
+
+fn columns() -> impl Strategy<Value = Vec<NamedFunction>> {
+    // Keys of one mapping.
+    let keyed = proptest::collection::btree_map(text().prop_filter("is for keys", |name| name != "key"), text(), 0..4);
+    keyed.prop_map(|columns| columns.into_iter().map(|(name, sql)| named(name, sql)).collect())
+}
+
+fn named(name: String, sql: String) -> NamedFunction {
+    NamedFunction {
+        name,
+        function: Function::Expr(sql),
+        line: Line(None),
+    }
+}
+
+fn keys() -> impl Strategy<Value = Vec<NamedFunction>> {
+    prop_oneof![
+        "[a-z_]{1,6}".prop_map(|name| vec![named(name.clone(), name)]),
+        text().prop_map(|sql| vec![named("key".into(), sql)]),
+        vec("[a-z_]{1,6}".prop_map(|name| named(name.clone(), name)), 0..3),
+        columns(),
+    ]
+}
+
+fn operator() -> impl Strategy<Value = Operator> {
+    prop_oneof![
+        columns().prop_map(|columns| Operator::Map { columns }),
+        columns().prop_map(|columns| Operator::FlatMap { columns }),
+        text().prop_map(|sql| Operator::Filter {
+            predicate: Function::Expr(sql)
+        }),
+        vec(text(), 0..3).prop_map(|with| Operator::Union { with }),
+        (duration(), option::of(duration())).prop_map(|(length, slide)| Operator::Window { length, slide }),
+        (keys(), columns()).prop_map(|(keys, aggregates)| Operator::ReduceByKey { keys, aggregates }),
+        columns().prop_map(|aggregates| Operator::Reduce { aggregates }),
+        Just(Operator::Count),
+        text().prop_map(|sql| Operator::Transform { sql }),
+    ]
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    let item = prop_oneof![
+        text().prop_map(QueueItem::File),
+        vec(text(), 0..3).prop_map(QueueItem::Lines)
+    ];
+    prop_oneof![
+        (text(), any::<u16>(), option::of(duration())).prop_map(|(host, port, block_interval)| Source::SocketText(
+            SocketTextSource {
+                host,
+                port,
+                block_interval
+            }
+        )),
+        (text(), option::of(any::<u64>()))
+            .prop_map(|(path, batch_lines)| Source::TextFile(TextFileSource { path, batch_lines })),
+        (text(), any::<bool>(), duration(), option::of(any::<u32>())).prop_map(
+            |(dir, new_files_only, remember, files_per_batch)| Source::TextFiles(TextFilesSource {
+                dir,
+                new_files_only,
+                remember,
+                files_per_batch
+            })
+        ),
+        vec(item, 0..3).prop_map(Source::Queue),
+        (any::<u64>(), text(), any::<u64>()).prop_map(|(rate, template, seed)| Source::Generate(GenerateSource {
+            rate,
+            template,
+            seed
+        })),
+    ]
+}
+
+fn output() -> impl Strategy<Value = OutputDef> {
+    let format = prop_oneof![Just(FileFormat::Text), Just(FileFormat::Csv), Just(FileFormat::Json)];
+    let compression = prop_oneof![
+        Just(Compression::None),
+        Just(Compression::Gzip),
+        Just(Compression::Zstd)
+    ];
+    let kind = prop_oneof![
+        any::<u32>().prop_map(|rows| OutputKind::Print { rows }),
+        (
+            text(),
+            format,
+            option::of(any::<u32>()),
+            compression,
+            any::<bool>(),
+            any::<bool>()
+        )
+            .prop_map(
+                |(path, format, files, compression, overwrite, empty)| OutputKind::Save(SaveOutput {
+                    path,
+                    format,
+                    files,
+                    compression,
+                    overwrite,
+                    empty
+                })
+            ),
+        (text(), option::of(text())).prop_map(|(name, query)| OutputKind::Table { name, query }),
+    ];
+    (text(), kind).prop_map(|(from, kind)| OutputDef {
+        from,
+        kind,
+        line: Line(None),
+    })
+}
+
+fn graph() -> impl Strategy<Value = JobGraph> {
+    let format = prop_oneof![
+        Just(TableFormat::Csv),
+        Just(TableFormat::Json),
+        Just(TableFormat::Parquet)
+    ];
+    let table = (text(), option::of(format), option::of(duration()));
+    let tables = proptest::collection::btree_map(text(), table, 0..3).prop_map(|tables| {
+        let define = |(name, (path, format, reload))| TableDef {
+            name,
+            path,
+            format,
+            reload,
+            line: Line(None),
+        };
+        tables.into_iter().map(define).collect()
+    });
+    let input = prop_oneof![
+        source().prop_map(StreamInput::Source),
+        text().prop_map(StreamInput::From)
+    ];
+    let steps = vec(
+        operator().prop_map(|operator| Step {
+            operator,
+            line: Line(None),
+        }),
+        0..4,
+    );
+    let streams = proptest::collection::btree_map(text(), (input, steps), 0..3).prop_map(|streams| {
+        let define = |(name, (input, steps))| StreamDef {
+            name,
+            input,
+            steps,
+            line: Line(None),
+        };
+        streams.into_iter().map(define).collect()
+    });
+    let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
+    let options =
+        (option::of(any::<u32>()), any::<[u8; 3]>(), policy).prop_map(|(partitions, numbers, policy)| JobOptions {
+            partitions,
+            weight: numbers[0].into(),
+            max_attempts: numbers[1].into(),
+            concurrent_batches: numbers[2].into(),
+            on_batch_failure: policy,
+        });
+    (text(), duration(), options, tables, streams, vec(output(), 0..4)).prop_map(
+        |(name, batch_interval, options, tables, streams, outputs)| JobGraph {
+            name,
+            batch_interval,
+            options,
+            tables,
+            streams,
+            outputs,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_is_written_reads_as_the_same_graph_and_is_written_the_same(graph in graph()) {
+        let text = to_yaml(&graph);
+        let there = read_any(&text);
+        prop_assert_eq!(&there, &graph, "{}", text);
+        prop_assert_eq!(to_yaml(&there), text);
+    }
+}
+
+#[test]
+fn a_written_job_is_as_one_would_write_it() {
+    let text = "\
+name: trending-hashtags
+batch_interval: 10s
+tables:
+  users: {file: users.csv, reload: 30s}
+streams:
+  tweets:
+    source: {socket_text: {host: \"127.0.0.1\", port: 5555}}
+  hashtags:
+    from: tweets
+    steps:
+      - window: {length: 20s}
+      - flat_map: {tag: \"string_to_array(lower(value), ' ')\"}
+      - filter: \"tag LIKE '#%'\"
+      - reduce_by_key: {key: tag, count: count(*)}
+      - count
+outputs:
+  - table: {from: hashtags, name: tweets}
+  - print: {from: hashtags}
+  - save:
+      from: hashtags
+      path: ./a/path/that/is/so/long/that/it/does/not/fit/on/one/line/with/the/other/settings/of/this/output
+      format: csv
+      compression: gzip
+";
+    let graph = parse(text, &ParseOptions::default()).unwrap();
+    assert_eq!(to_yaml(&graph), text);
+}

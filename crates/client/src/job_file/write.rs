@@ -1,0 +1,246 @@
+//! A job graph as a job file.
+
+use std::time::Duration;
+
+use tidemill_dstream::{
+    FailurePolicy, Function, JobGraph, JobOptions, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
+    SaveOutput, Source, StreamDef, StreamInput, TableDef,
+};
+
+use super::outputs::{COMPRESSIONS, FILE_FORMATS};
+use super::yaml::{Layout, Value, document};
+use super::{POLICIES, TABLE_FORMATS};
+use crate::columns::{is_plain_identifier, key_name};
+
+/// Writes a graph as a job file, which [`parse`](super::parse) reads as the same graph.
+///
+/// Settings that have their default value are left out. The one graph without a file is one that has an aggregate
+/// named `key` in a `reduce_by_key`, where a job file has the keys; it is refused when it is read.
+#[must_use]
+pub fn to_yaml(graph: &JobGraph) -> String {
+    let mut entries = vec![
+        ("name", Value::text(&graph.name)),
+        ("batch_interval", duration(graph.batch_interval)),
+    ];
+    options(&graph.options, &mut entries);
+    if !graph.tables.is_empty() {
+        let tables = graph
+            .tables
+            .iter()
+            .map(|definition| (definition.name.clone(), table(definition)));
+        entries.push(("tables", Value::Map(tables.collect(), Layout::Block)));
+    }
+    let streams = graph
+        .streams
+        .iter()
+        .map(|definition| (definition.name.clone(), stream(definition)));
+    entries.push(("streams", Value::Map(streams.collect(), Layout::Block)));
+    entries.push((
+        "outputs",
+        Value::List(graph.outputs.iter().map(output).collect(), Layout::Block),
+    ));
+    document(&entries)
+}
+
+fn duration(duration: Duration) -> Value {
+    Value::word(humantime::format_duration(duration))
+}
+
+/// The word of a value that has one for each.
+fn word<T: PartialEq>(known: &[(&str, T)], value: &T) -> Value {
+    Value::word(
+        known
+            .iter()
+            .find(|(_, other)| other == value)
+            .map_or("", |(word, _)| word),
+    )
+}
+
+fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
+    let defaults = JobOptions::default();
+    if let Some(partitions) = options.partitions {
+        entries.push(("partitions", Value::word(partitions)));
+    }
+    for (key, value, default) in [
+        ("weight", options.weight, defaults.weight),
+        ("max_attempts", options.max_attempts, defaults.max_attempts),
+        (
+            "concurrent_batches",
+            options.concurrent_batches,
+            defaults.concurrent_batches,
+        ),
+    ] {
+        if value != default {
+            entries.push((key, Value::word(value)));
+        }
+    }
+    if options.on_batch_failure != FailurePolicy::Stop {
+        entries.push(("on_batch_failure", word(POLICIES, &options.on_batch_failure)));
+    }
+}
+
+fn table(table: &TableDef) -> Value {
+    let mut entries = vec![("file", Value::text(&table.path))];
+    entries.extend(table.format.map(|format| ("format", word(TABLE_FORMATS, &format))));
+    entries.extend(table.reload.map(|reload| ("reload", duration(reload))));
+    Value::map(entries)
+}
+
+fn stream(stream: &StreamDef) -> Value {
+    let (key, input) = match &stream.input {
+        StreamInput::Source(input) => ("source", Value::map([(input.name(), source(input))])),
+        StreamInput::From(parent) => ("from", Value::text(parent)),
+    };
+    let mut entries = vec![(key.to_owned(), input)];
+    if !stream.steps.is_empty() {
+        let steps = stream.steps.iter().map(|step| match &step.operator {
+            Operator::Count => Value::text("count"),
+            operator => Value::map([(operator.name(), step_settings(operator))]),
+        });
+        entries.push(("steps".to_owned(), Value::List(steps.collect(), Layout::Block)));
+    }
+    Value::Map(entries, Layout::Block)
+}
+
+fn source(source: &Source) -> Value {
+    match source {
+        Source::SocketText(socket) => {
+            let mut entries = vec![("host", Value::text(&socket.host)), ("port", Value::word(socket.port))];
+            entries.extend(
+                socket
+                    .block_interval
+                    .map(|interval| ("block_interval", duration(interval))),
+            );
+            Value::map(entries)
+        }
+        Source::TextFile(file) => {
+            let mut entries = vec![("path", Value::text(&file.path))];
+            entries.extend(file.batch_lines.map(|lines| ("batch_lines", Value::word(lines))));
+            Value::map(entries)
+        }
+        Source::TextFiles(files) => {
+            let mut entries = vec![("dir", Value::text(&files.dir))];
+            if !files.new_files_only {
+                entries.push(("new_files_only", Value::word(false)));
+            }
+            if files.remember != super::sources::REMEMBER {
+                entries.push(("remember", duration(files.remember)));
+            }
+            entries.extend(
+                files
+                    .files_per_batch
+                    .map(|files| ("files_per_batch", Value::word(files))),
+            );
+            Value::map(entries)
+        }
+        Source::Queue(items) => queue(items),
+        Source::Generate(generate) => {
+            let mut entries = vec![
+                ("rate", Value::word(generate.rate)),
+                ("template", Value::text(&generate.template)),
+            ];
+            if generate.seed != 0 {
+                entries.push(("seed", Value::word(generate.seed)));
+            }
+            Value::map(entries)
+        }
+    }
+}
+
+fn queue(items: &[QueueItem]) -> Value {
+    let item = |item: &QueueItem| match item {
+        QueueItem::File(file) => Value::text(file),
+        QueueItem::Lines(lines) => Value::list(lines),
+    };
+    let list = Value::List(items.iter().map(item).collect(), Layout::Short);
+    if items.iter().all(|item| matches!(item, QueueItem::File(_))) {
+        Value::map([("files", list)])
+    } else if items.iter().all(|item| matches!(item, QueueItem::Lines(_))) {
+        Value::map([("lines", list)])
+    } else {
+        list
+    }
+}
+
+fn expression(function: &Function) -> Value {
+    let Function::Expr(sql) = function;
+    Value::text(sql)
+}
+
+fn columns(columns: &[NamedFunction]) -> Vec<(String, Value)> {
+    columns
+        .iter()
+        .map(|column| (column.name.clone(), expression(&column.function)))
+        .collect()
+}
+
+fn step_settings(operator: &Operator) -> Value {
+    match operator {
+        Operator::Map { columns: list } | Operator::FlatMap { columns: list } => {
+            Value::Map(columns(list), Layout::Short)
+        }
+        Operator::Filter { predicate } => expression(predicate),
+        Operator::Union { with } => Value::map([("with", Value::list(with))]),
+        Operator::Window { length, slide } => {
+            let mut entries = vec![("length", duration(*length))];
+            entries.extend(slide.map(|slide| ("slide", duration(slide))));
+            Value::map(entries)
+        }
+        Operator::ReduceByKey { keys: list, aggregates } => {
+            let mut entries = vec![("key".to_owned(), keys(list))];
+            entries.extend(columns(aggregates));
+            Value::Map(entries, Layout::Short)
+        }
+        Operator::Reduce { aggregates } => Value::Map(columns(aggregates), Layout::Short),
+        Operator::Count => Value::map([]),
+        Operator::Transform { sql } => Value::text(sql),
+    }
+}
+
+fn keys(keys: &[NamedFunction]) -> Value {
+    let sql = |key: &NamedFunction| {
+        let Function::Expr(sql) = &key.function;
+        sql.clone()
+    };
+    match keys {
+        [key] if key_name(&sql(key)) == key.name => Value::Text(sql(key)),
+        keys if keys
+            .iter()
+            .all(|key| sql(key) == key.name && is_plain_identifier(&key.name)) =>
+        {
+            Value::list(keys.iter().map(|key| &key.name))
+        }
+        keys => Value::Map(columns(keys), Layout::Short),
+    }
+}
+
+fn output(output: &OutputDef) -> Value {
+    let mut entries = vec![("from", Value::text(&output.from))];
+    match &output.kind {
+        OutputKind::Print { rows } => {
+            if *rows != super::outputs::PRINT_ROWS {
+                entries.push(("rows", Value::word(rows)));
+            }
+        }
+        OutputKind::Save(save) => save_settings(save, &mut entries),
+        OutputKind::Table { name, query } => {
+            entries.push(("name", Value::text(name)));
+            entries.extend(query.as_ref().map(|query| ("query", Value::text(query))));
+        }
+    }
+    Value::map([(output.kind.name(), Value::map(entries))])
+}
+
+fn save_settings(save: &SaveOutput, entries: &mut Vec<(&'static str, Value)>) {
+    entries.push(("path", Value::text(&save.path)));
+    entries.push(("format", word(FILE_FORMATS, &save.format)));
+    entries.extend(save.files.map(|files| ("files", Value::word(files))));
+    if save.compression != Default::default() {
+        entries.push(("compression", word(COMPRESSIONS, &save.compression)));
+    }
+    for (key, value) in [("overwrite", save.overwrite), ("empty", save.empty)] {
+        if value {
+            entries.push((key, Value::word(true)));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a driver tells of its jobs and executors.
+
+use std::fmt;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use tidemill_rpc::control;
+use tidemill_types::{BatchTime, ExecutorId, JobId, StageId};
+
+use crate::error::{Error, Result};
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// Waits for executors.
+    Pending,
+    Running,
+    /// Finishes what it has.
+    Stopping,
+    Stopped,
+    /// Bounded input was read to its end, or the asked number of batches was completed.
+    Finished,
+    Failed,
+}
+
+impl JobState {
+    /// Whether the job will do nothing more.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::Failed)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A job at a glance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobSummary {
+    pub id: JobId,
+    pub name: String,
+    pub state: JobState,
+    pub batch_interval: Duration,
+    pub completed_batches: u64,
+    /// Batches that are due and not completed.
+    pub queued_batches: u64,
+    pub failed_batches: u64,
+    pub input_rows: u64,
+    /// Rows that were received and lost with an executor.
+    pub lost_rows: u64,
+    /// The last completed batch; `None` before the first.
+    pub last_batch: Option<BatchTime>,
+    /// Of the last completed batch.
+    pub delays: Delays,
+    /// Milliseconds since the Unix epoch.
+    pub submitted_ms: i64,
+    /// Why the job failed.
+    pub error: Option<String>,
+}
+
+/// The three times that say whether a job keeps up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// From the batch's time to the start of its work.
+    pub scheduling: Duration,
+    /// From there to its commit.
+    pub processing: Duration,
+    /// Both.
+    pub total: Duration,
+}
+
+/// A job with its latest batches, receivers and stages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobDetail {
+    pub summary: JobSummary,
+    /// Newest first.
+    pub batches: Vec<BatchSummary>,
+    pub receivers: Vec<ReceiverSummary>,
+    pub stages: Vec<StageSummary>,
+    /// Output tables.
+    pub tables: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchSummary {
+    pub time: BatchTime,
+    pub state: String,
+    pub input_rows: u64,
+    pub delays: Delays,
+    /// Task attempts that failed.
+    pub attempts_failed: u32,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverSummary {
+    pub stream: String,
+    pub state: String,
+    pub executor: Option<ExecutorId>,
+    pub rows: u64,
+    pub restarts: u32,
+    /// The last error.
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageSummary {
+    pub id: StageId,
+    pub partitions: u32,
+    pub description: String,
+    /// By partition.
+    pub executors: Vec<ExecutorId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutorSummary {
+    pub id: ExecutorId,
+    pub state: String,
+    pub host: String,
+    pub data_address: String,
+    pub slots: u32,
+    pub running_tasks: u32,
+    pub queued_tasks: u32,
+    pub completed_tasks: u64,
+    pub failed_tasks: u64,
+    pub memory_bytes: u64,
+    pub spilled_bytes: u64,
+    pub receivers: u32,
+    /// Milliseconds since the Unix epoch.
+    pub registered_ms: i64,
+}
+
+/// What a followed job does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobEvent {
+    Printed(PrintedBatch),
+    /// A batch was completed or failed.
+    Batch(BatchSummary),
+    /// The job is over: the last event.
+    Ended(JobSummary),
+}
+
+/// The first rows of a batch of a printed stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrintedBatch {
+    pub time: BatchTime,
+    pub stream: String,
+    pub schema: SchemaRef,
+    pub rows: Vec<RecordBatch>,
+    /// Whether there are more rows than these.
+    pub more: bool,
+}
+
+// === From the wire ===
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn delays(scheduling_micros: u64, processing_micros: u64, total_micros: u64) -> Delays {
+    Delays {
+        scheduling: Duration::from_micros(scheduling_micros),
+        processing: Duration::from_micros(processing_micros),
+        total: Duration::from_micros(total_micros),
+    }
+}
+
+impl TryFrom<control::JobSummary> for JobSummary {
+    type Error = Error;
+
+    fn try_from(job: control::JobSummary) -> Result<Self> {
+        let state = match job.state() {
+            control::JobState::Pending => JobState::Pending,
+            control::JobState::Running => JobState::Running,
+            control::JobState::Stopping => JobState::Stopping,
+            control::JobState::Stopped => JobState::Stopped,
+            control::JobState::Finished => JobState::Finished,
+            control::JobState::Failed => JobState::Failed,
+            control::JobState::Unspecified => {
+                return Err(Error::answer(format!("{} is not a known state of a job", job.state)));
+            }
+        };
+        Ok(Self {
+            id: JobId(job.id),
+            name: job.name,
+            state,
+            batch_interval: Duration::from_millis(job.batch_interval_ms),
+            completed_batches: job.completed_batches,
+            queued_batches: job.queued_batches,
+            failed_batches: job.failed_batches,
+            input_rows: job.input_rows,
+            lost_rows: job.lost_rows,
+            last_batch: (job.completed_batches > 0).then_some(BatchTime(job.last_batch_time_ms)),
+            delays: delays(
+                job.scheduling_delay_micros,
+                job.processing_time_micros,
+                job.total_delay_micros,
+            ),
+            submitted_ms: job.submitted_ms,
+            error: some(job.error),
+        })
+    }
+}
+
+pub(crate) fn summary(summary: Option<control::JobSummary>) -> Result<JobSummary> {
+    summary
+        .ok_or_else(|| Error::answer("it has no summary of the job"))?
+        .try_into()
+}
+
+impl TryFrom<control::GetJobResponse> for JobDetail {
+    type Error = Error;
+
+    fn try_from(job: control::GetJobResponse) -> Result<Self> {
+        Ok(Self {
+            summary: summary(job.summary)?,
+            batches: job.batches.into_iter().map(BatchSummary::from).collect(),
+            receivers: job.receivers.into_iter().map(ReceiverSummary::from).collect(),
+            stages: job.stages.into_iter().map(StageSummary::from).collect(),
+            tables: job.tables,
+        })
+    }
+}
+
+impl From<control::BatchSummary> for BatchSummary {
+    fn from(batch: control::BatchSummary) -> Self {
+        Self {
+            time: BatchTime(batch.batch_time_ms),
+            state: batch.state,
+            input_rows: batch.input_rows,
+            delays: delays(
+                batch.scheduling_delay_micros,
+                batch.processing_time_micros,
+                batch.total_delay_micros,
+            ),
+            attempts_failed: batch.attempts_failed,
+            error: some(batch.error),
+        }
+    }
+}
+
+impl From<control::ReceiverSummary> for ReceiverSummary {
+    fn from(receiver: control::ReceiverSummary) -> Self {
+        Self {
+            stream: receiver.stream,
+            state: receiver.state,
+            executor: receiver.executor.map(ExecutorId),
+            rows: receiver.rows,
+            restarts: receiver.restarts,
+            message: some(receiver.message),
+        }
+    }
+}
+
+impl From<control::StageSummary> for StageSummary {
+    fn from(stage: control::StageSummary) -> Self {
+        Self {
+            id: StageId(stage.id),
+            partitions: stage.partitions,
+            description: stage.description,
+            executors: stage.executors.into_iter().map(ExecutorId).collect(),
+        }
+    }
+}
+
+impl From<control::ExecutorSummary> for ExecutorSummary {
+    fn from(executor: control::ExecutorSummary) -> Self {
+        Self {
+            id: ExecutorId(executor.id),
+            state: executor.state,
+            host: executor.host,
+            data_address: executor.data_address,
+            slots: executor.slots,
+            running_tasks: executor.running_tasks,
+            queued_tasks: executor.queued_tasks,
+            completed_tasks: executor.completed_tasks,
+            failed_tasks: executor.failed_tasks,
+            memory_bytes: executor.memory_bytes,
+            spilled_bytes: executor.spilled_bytes,
+            receivers: executor.receivers,
+            registered_ms: executor.registered_ms,
+        }
+    }
+}

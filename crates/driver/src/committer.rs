@@ -1,0 +1,153 @@
+//! Makes the outputs of batches visible, in batch order, one committer for each job.
+//!
+//! Every step is repeatable: a table is replaced, a directory is renamed once. A failure goes back to the scheduler,
+//! which applies the job's policy.
+
+use bytes::Bytes;
+use tidemill_connectors::{CommitPlace, StagedFile, commit_save};
+use tidemill_dstream::OutputKind;
+use tidemill_dstream::plan::OutputPlan;
+use tidemill_engine::{Catalog, RecordBatch, SchemaRef, decode_ipc, encode_ipc};
+use tidemill_scheduler::{Event as SchedulerEvent, OutputCommit, OutputPart, OutputPayload};
+use tidemill_types::{BatchTime, FailureKind, Generation, JobId, TaskFailure};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::event::Event;
+
+/// The first rows of a batch of a printed stream.
+#[derive(Clone, Debug)]
+pub(crate) struct PrintedBatch {
+    pub(crate) batch: BatchTime,
+    pub(crate) stream: String,
+    pub(crate) schema: SchemaRef,
+    pub(crate) rows: Vec<RecordBatch>,
+    pub(crate) ipc: Bytes,
+    pub(crate) more: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct CommitRequest {
+    pub(crate) batch: BatchTime,
+    pub(crate) outputs: Vec<OutputCommit>,
+}
+
+/// What a committer has to know of its job.
+pub(crate) struct Committer {
+    pub(crate) job: JobId,
+    pub(crate) name: String,
+    pub(crate) generation: Generation,
+    pub(crate) outputs: Vec<OutputPlan>,
+    pub(crate) catalog: Catalog,
+    pub(crate) events: UnboundedSender<Event>,
+}
+
+impl Committer {
+    /// Starts the committer's task; it ends when the sender is dropped.
+    pub(crate) fn start(self) -> UnboundedSender<CommitRequest> {
+        let (requests, batches) = mpsc::unbounded_channel();
+        tokio::spawn(self.run(batches));
+        requests
+    }
+
+    async fn run(self, mut batches: UnboundedReceiver<CommitRequest>) {
+        while let Some(request) = batches.recv().await {
+            let batch = request.batch;
+            let result = self.commit(request).await;
+            let job = self.job;
+            let event = SchedulerEvent::Committed { job, batch, result };
+            if self.events.send(Event::Scheduler(event)).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<(), TaskFailure> {
+        let batch = request.batch;
+        let mut tables = Vec::new();
+        for commit in request.outputs {
+            let Some(output) = self.outputs.iter().find(|output| output.id == commit.output) else {
+                continue;
+            };
+            match &output.kind {
+                OutputKind::Print { rows } => self.print(batch, output, *rows, &commit.parts)?,
+                OutputKind::Table { name, .. } => {
+                    if let Some((schema, rows)) = decode(&commit.parts)? {
+                        tables.push((name.clone(), schema, rows));
+                    }
+                }
+                OutputKind::Save(save) => {
+                    let save = save.clone();
+                    let files = staged(&commit.parts);
+                    let place = CommitPlace {
+                        job: self.job,
+                        output: output.id,
+                        batch,
+                        generation: self.generation,
+                    };
+                    let commit = tokio::task::spawn_blocking(move || commit_save(&save, &place, &files));
+                    let done = commit
+                        .await
+                        .map_err(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))?;
+                    done.map_err(|error| TaskFailure::new(error.kind(), format!("output save: {error}")))?;
+                }
+            }
+        }
+        if !tables.is_empty() {
+            self.catalog.publish(&self.name, tables);
+        }
+        Ok(())
+    }
+
+    fn print(&self, batch: BatchTime, output: &OutputPlan, rows: u32, parts: &[OutputPart]) -> Result<(), TaskFailure> {
+        let Some((schema, batches)) = decode(parts)? else {
+            return Ok(());
+        };
+        let total: u64 = parts.iter().map(|part| part.rows).sum();
+        let mut left = rows as usize;
+        let mut shown = Vec::new();
+        for batch in batches {
+            let take = batch.num_rows().min(left);
+            if take > 0 {
+                shown.push(batch.slice(0, take));
+            }
+            left -= take;
+        }
+        let ipc = encode_ipc(&schema, &shown).map_err(TaskFailure::from)?;
+        let printed = PrintedBatch {
+            batch,
+            stream: output.stream.clone(),
+            schema,
+            rows: shown,
+            ipc,
+            more: total > u64::from(rows),
+        };
+        let _ = self.events.send(Event::Printed { job: self.job, printed });
+        Ok(())
+    }
+}
+
+/// The rows of all parts, in order; `None` if no task reported any.
+fn decode(parts: &[OutputPart]) -> Result<Option<(SchemaRef, Vec<RecordBatch>)>, TaskFailure> {
+    let mut decoded: Option<(SchemaRef, Vec<RecordBatch>)> = None;
+    for part in parts {
+        let OutputPayload::Ipc(ipc) = &part.payload else {
+            continue;
+        };
+        let (schema, batches) = decode_ipc(ipc).map_err(TaskFailure::from)?;
+        decoded.get_or_insert_with(|| (schema, Vec::new())).1.extend(batches);
+    }
+    Ok(decoded)
+}
+
+fn staged(parts: &[OutputPart]) -> Vec<StagedFile> {
+    let files = parts.iter().filter_map(|part| match &part.payload {
+        OutputPayload::File { staged, name, bytes } => Some(StagedFile {
+            staged: staged.into(),
+            name: name.clone(),
+            bytes: *bytes,
+            rows: part.rows,
+        }),
+        OutputPayload::Empty | OutputPayload::Ipc(_) => None,
+    });
+    files.collect()
+}

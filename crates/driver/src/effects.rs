@@ -1,0 +1,194 @@
+//! Performing the scheduler's actions.
+
+use tidemill_connectors::cleanup_staging;
+use tidemill_dstream::OutputKind;
+use tidemill_rpc::control::follow_job_response;
+use tidemill_rpc::driver as wire;
+use tidemill_rpc::driver::attach_response::Command;
+use tidemill_scheduler::{Action, JobEnd, Notice};
+use tidemill_types::{ExecutorId, JobId};
+use tracing::{debug, error, info, warn};
+
+use crate::committer::CommitRequest;
+use crate::event_loop::EventLoop;
+use crate::summary;
+use crate::wire as convert;
+
+impl EventLoop {
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Install { executor, job } => self.install(executor, job),
+            Action::Remove { executor, job } => {
+                self.sessions
+                    .send(executor, Command::RemoveJob(wire::RemoveJob { job: job.0 }));
+            }
+            Action::Routing {
+                executor,
+                job,
+                version,
+                stages,
+            } => self.sessions.send(executor, convert::routing(job, version, stages)),
+            Action::Launch { executor, launch } => self.sessions.send(executor, convert::launch(launch)),
+            Action::Resend {
+                executor,
+                job,
+                batch,
+                from_stage,
+                partitions,
+                routing,
+            } => {
+                let resend = wire::Resend {
+                    job: job.0,
+                    batch_time_ms: batch.0,
+                    from_stage: from_stage.0,
+                    partitions,
+                    routing_version: routing.0,
+                };
+                self.sessions.send(executor, Command::Resend(resend));
+            }
+            Action::FetchDatasets { executor, job, parts } => {
+                self.sessions.send(executor, convert::fetch_datasets(job, parts));
+            }
+            Action::Cancel {
+                executor,
+                job,
+                batch,
+                reason,
+            } => {
+                let cancel = wire::CancelBatch {
+                    job: job.0,
+                    batch_time_ms: batch.0,
+                    reason,
+                };
+                self.sessions.send(executor, Command::CancelBatch(cancel));
+            }
+            Action::StartReceiver {
+                executor,
+                job,
+                receiver,
+                stream,
+                session,
+            } => {
+                let run = wire::RunReceiver {
+                    job: job.0,
+                    receiver: receiver.0,
+                    stream: stream.0,
+                    session,
+                };
+                self.sessions.send(executor, Command::RunReceiver(run));
+            }
+            Action::StopReceiver {
+                executor,
+                job,
+                receiver,
+                session,
+            } => {
+                let stop = wire::StopReceiver {
+                    job: job.0,
+                    receiver: receiver.0,
+                    session,
+                };
+                self.sessions.send(executor, Command::StopReceiver(stop));
+            }
+            Action::Allocate { job, batch, index } => {
+                let running = self.jobs.get(&job).and_then(|record| record.running.as_ref());
+                if let Some(allocator) = running.and_then(|running| running.allocator.as_ref()) {
+                    allocator.allocate(batch, index);
+                }
+            }
+            Action::Commit { job, batch, outputs } => {
+                if let Some(running) = self.jobs.get(&job).and_then(|record| record.running.as_ref()) {
+                    // The committer ends only with its job.
+                    let _ = running.committer.send(CommitRequest { batch, outputs });
+                }
+            }
+            Action::Publish(notice) => self.publish(notice),
+        }
+    }
+
+    fn install(&mut self, executor: ExecutorId, job: JobId) {
+        let Some(record) = self.jobs.get(&job) else { return };
+        let install = record.install.clone();
+        let tables: Vec<_> = record.tables.values().cloned().collect();
+        debug!(%job, %executor, version = %self.plan_version(job), "installing");
+        self.sessions.send(executor, Command::InstallJob(install));
+        for table in tables {
+            self.send_table(executor, job, &table);
+        }
+    }
+
+    fn publish(&mut self, notice: Notice) {
+        match notice {
+            Notice::JobRunning { job } => info!(%job, "job running"),
+            Notice::JobStopping { job } => info!(%job, "job stopping"),
+            Notice::JobEnded { job, end } => self.on_job_ended(job, &end),
+            Notice::BatchSubmitted { job, batch } => debug!(%job, %batch, "batch submitted"),
+            Notice::BatchStarted { job, batch } => debug!(%job, %batch, "batch started"),
+            Notice::BatchCompleted { job, batch, stats } => {
+                debug!(%job, %batch, rows = stats.input_rows, total_delay = ?stats.total_delay, "batch completed");
+                let limit = self.options.retained_batches;
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    let summary = summary::completed_batch(batch, &stats);
+                    record.remember_batch(summary.clone(), limit);
+                    record.publish(follow_job_response::Event::Batch(summary));
+                }
+            }
+            Notice::BatchFailed { job, batch, error } => {
+                error!(%job, %batch, error, "batch failed");
+                let limit = self.options.retained_batches;
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    let summary = summary::failed_batch(batch, &error);
+                    record.remember_batch(summary.clone(), limit);
+                    record.publish(follow_job_response::Event::Batch(summary));
+                }
+            }
+            Notice::TaskFailed {
+                job,
+                batch,
+                stage,
+                partition,
+                executor,
+                error,
+            } => warn!(%job, %batch, %stage, partition, %executor, error, "task failed"),
+            Notice::RowsLost {
+                job,
+                executor,
+                rows,
+                blocks,
+            } => error!(%job, %executor, rows, blocks, "received rows were only on the lost executor and are gone"),
+            Notice::Restoring { job, batch, partitions } => {
+                info!(%job, %batch, partitions, "making remembered partitions again");
+            }
+            Notice::ReceiverPlaced {
+                job,
+                receiver,
+                executor,
+                session,
+            } => info!(%job, %receiver, %executor, session, "receiver placed"),
+        }
+    }
+
+    fn on_job_ended(&mut self, job: JobId, end: &JobEnd) {
+        match end {
+            JobEnd::Finished => info!(%job, "job finished"),
+            JobEnd::Stopped => info!(%job, "job stopped"),
+            JobEnd::Failed(error) => error!(%job, error, "job failed"),
+        }
+        let summary = self.job_summary(job);
+        let generation = self.generation;
+        if let (Some(record), Some(summary)) = (self.jobs.get_mut(&job), summary) {
+            record.ended = Some(summary.clone());
+            // Drops the committer, the planning thread, the table watch and the job's files.
+            record.running = None;
+            record.publish(follow_job_response::Event::Ended(summary));
+            for output in &record.compiled.plan.outputs {
+                if let OutputKind::Save(save) = &output.kind
+                    && let Err(error) = cleanup_staging(save, job, generation)
+                {
+                    warn!(%job, %error, "staged files could not be removed");
+                }
+            }
+        }
+        self.scheduler.drop_ended(job);
+    }
+}

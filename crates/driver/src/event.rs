@@ -1,0 +1,97 @@
+//! Everything that can happen to a driver. Each variant says who sends it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_dstream::JobGraph;
+use tidemill_engine::{CompiledJob, TableData};
+use tidemill_rpc::control;
+use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
+use tidemill_types::{ExecutorId, JobId};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tonic::Status;
+
+use crate::committer::PrintedBatch;
+use crate::tables::LoadedTable;
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The attach service: an executor opened its stream.
+    Attach {
+        register: Register,
+        commands: mpsc::UnboundedSender<Result<AttachResponse, Status>>,
+        /// The executor's number and the connection's.
+        reply: oneshot::Sender<Option<(ExecutorId, u64)>>,
+    },
+    /// The attach service: a message of an executor.
+    Message {
+        executor: ExecutorId,
+        connection: u64,
+        message: Box<AttachRequest>,
+    },
+    /// The attach service: the stream ended.
+    Detached { executor: ExecutorId, connection: u64 },
+    /// The control service.
+    Control(Control),
+    /// An answer for the scheduler: planners, committers, table loaders.
+    Scheduler(tidemill_scheduler::Event),
+    /// A committer made a print output visible.
+    Printed { job: JobId, printed: PrintedBatch },
+    /// A table's file has changed and was read again.
+    TableReloaded { job: JobId, table: LoadedTable },
+    /// The timer.
+    Clock,
+}
+
+/// Requests of the control service, each with the place for its answer.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Waits for the executors that a job needs and gives the number of slots.
+    Slots(oneshot::Sender<u32>),
+    /// Whether a job of that name lives.
+    NameTaken {
+        name: String,
+        reply: oneshot::Sender<bool>,
+    },
+    Submit {
+        submission: Box<Submission>,
+        reply: oneshot::Sender<Result<JobId, Status>>,
+    },
+    Jobs(oneshot::Sender<Vec<control::JobSummary>>),
+    Job {
+        job: String,
+        reply: oneshot::Sender<Result<control::GetJobResponse, Status>>,
+    },
+    Stop {
+        job: String,
+        now: bool,
+        reply: oneshot::Sender<Result<control::JobSummary, Status>>,
+    },
+    Follow {
+        job: String,
+        history: bool,
+        reply: oneshot::Sender<Result<Following, Status>>,
+    },
+    Executors(oneshot::Sender<Vec<control::ExecutorSummary>>),
+}
+
+/// A compiled job with all that it needs to run.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) graph: JobGraph,
+    pub(crate) compiled: Arc<CompiledJob>,
+    pub(crate) tables: Vec<LoadedTable>,
+    /// The same, decoded.
+    pub(crate) table_data: Vec<TableData>,
+    pub(crate) options: control::RunOptions,
+    /// Files that came with the job; removed when it has ended.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// What a follower gets: first what there is, then what comes.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) history: Vec<control::FollowJobResponse>,
+    /// `None` if the job has ended.
+    pub(crate) events: Option<broadcast::Receiver<control::FollowJobResponse>>,
+}

@@ -1,0 +1,92 @@
+//! What the driver keeps of a job beside the scheduler's state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_dstream::JobGraph;
+use tidemill_engine::CompiledJob;
+use tidemill_rpc::{control, driver as wire};
+use tidemill_types::ReceiverId;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::allocator::Allocator;
+use crate::committer::CommitRequest;
+use crate::tables::LoadedTable;
+
+/// Printed batches that a late follower still gets.
+pub(crate) const RETAINED_PRINTS: usize = 20;
+/// Events that a slow follower may lag behind before it loses some.
+pub(crate) const FOLLOW_CAPACITY: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct JobRecord {
+    pub(crate) graph: JobGraph,
+    pub(crate) compiled: Arc<CompiledJob>,
+    /// The present version of each table.
+    pub(crate) tables: BTreeMap<String, LoadedTable>,
+    /// The installation message, the same for every executor but for the tables.
+    pub(crate) install: wire::InstallJob,
+    pub(crate) receivers: BTreeMap<ReceiverId, ReceiverRecord>,
+    /// Completed and failed batches, newest last.
+    pub(crate) batches: VecDeque<control::BatchSummary>,
+    pub(crate) printed: VecDeque<control::PrintedBatch>,
+    pub(crate) followers: broadcast::Sender<control::FollowJobResponse>,
+    /// Gone when the job has ended.
+    pub(crate) running: Option<Running>,
+    /// Its summary when it ended.
+    pub(crate) ended: Option<control::JobSummary>,
+}
+
+/// What works for a job while it lives.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) allocator: Option<Allocator>,
+    pub(crate) committer: mpsc::UnboundedSender<CommitRequest>,
+    pub(crate) table_watch: Option<AbortHandle>,
+    /// Files that came with the job.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.table_watch {
+            watch.abort();
+        }
+        if let Some(directory) = &self.directory {
+            // What is left behind is in the system's temporary directory.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ReceiverRecord {
+    pub(crate) stream: String,
+    pub(crate) state: wire::ReceiverState,
+    pub(crate) message: String,
+    pub(crate) restarts: u32,
+    pub(crate) malformed_rows: u64,
+}
+
+impl JobRecord {
+    /// Tells followers; nobody may be there.
+    pub(crate) fn publish(&self, event: control::follow_job_response::Event) {
+        let _ = self.followers.send(control::FollowJobResponse { event: Some(event) });
+    }
+
+    pub(crate) fn remember_batch(&mut self, summary: control::BatchSummary, limit: usize) {
+        while self.batches.len() >= limit.max(1) {
+            self.batches.pop_front();
+        }
+        self.batches.push_back(summary);
+    }
+
+    pub(crate) fn remember_print(&mut self, printed: control::PrintedBatch) {
+        while self.printed.len() >= RETAINED_PRINTS {
+            self.printed.pop_front();
+        }
+        self.printed.push_back(printed);
+    }
+}

@@ -1,0 +1,37 @@
+//! The driver's own settings.
+
+use std::time::Duration;
+
+use tidemill_config::Config;
+
+/// Read-only settings of a driver.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// host:port of the gRPC server; port 0 takes a free one.
+    pub bind: String,
+    pub heartbeat_interval: Duration,
+    pub heartbeat_timeout: Duration,
+    pub reattach_grace: Duration,
+    pub retained_batches: usize,
+    pub retained_jobs: usize,
+    pub scheduler: tidemill_scheduler::Options,
+}
+
+impl From<&Config> for Options {
+    fn from(config: &Config) -> Self {
+        let driver = &config.driver;
+        Self {
+            bind: driver.bind.clone(),
+            heartbeat_interval: driver.heartbeat_interval,
+            heartbeat_timeout: driver.heartbeat_timeout,
+            reattach_grace: driver.reattach_grace,
+            retained_batches: driver.retained_batches,
+            retained_jobs: driver.retained_jobs,
+            scheduler: tidemill_scheduler::Options {
+                min_executors: driver.min_executors,
+                min_executors_timeout: driver.min_executors_timeout,
+                ..tidemill_scheduler::Options::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What people and programs ask of the driver.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{Stream, StreamExt};
+use tidemill_connectors::{check_save, check_save_schema};
+use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, OutputKind, QueueItem, Source, StreamInput};
+use tidemill_engine::{Catalog, CompileOptions, CompiledJob, compile, encode_ipc, explain};
+use tidemill_rpc::control::control_service_server::ControlService;
+use tidemill_rpc::control::{self, follow_job_response};
+use tidemill_rpc::plan;
+use tidemill_types::Generation;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status};
+
+use crate::event::{Control, Event, Following, Submission};
+use crate::submission::{is_live, name_taken};
+use crate::tables;
+use crate::wire::refused;
+
+/// Rows of a query are sent in pieces of about this size.
+const SQL_PIECE: usize = 1 << 20;
+
+pub(crate) struct ControlHandler {
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) catalog: Catalog,
+    pub(crate) generation: Generation,
+    pub(crate) submissions: AtomicU64,
+}
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl ControlHandler {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Status::unavailable("the driver is stopping");
+        self.events
+            .send(Event::Control(request(reply)))
+            .map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Decodes, validates and compiles a graph; attached files are written beside each other first.
+    async fn prepare(
+        &self,
+        graph: Option<plan::JobGraph>,
+        files: Vec<control::AttachedFile>,
+        overwrite: bool,
+    ) -> Result<Prepared, Status> {
+        let wire = graph.ok_or_else(|| Status::invalid_argument("the submission has no job graph"))?;
+        let mut graph = JobGraph::try_from(wire).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        graph.validate().map_err(|diagnostics| refused(&diagnostics))?;
+        let directory = if files.is_empty() {
+            None
+        } else {
+            Some(self.write_files(&mut graph, files).await?)
+        };
+        if overwrite {
+            for output in &mut graph.outputs {
+                if let OutputKind::Save(save) = &mut output.kind {
+                    save.overwrite = true;
+                }
+            }
+        }
+        let (table_data, loaded) = tables::load_all(&graph)
+            .await
+            .map_err(|faults| refused(&Diagnostics(faults)))?;
+        let slots = self.ask(Control::Slots).await?;
+        let partitions = graph
+            .options
+            .partitions
+            .unwrap_or(slots)
+            .clamp(1, MAX_DEFAULT_PARTITIONS.max(graph.options.partitions.unwrap_or(1)));
+        let compiled = compile(&graph, &table_data, &CompileOptions { partitions })
+            .await
+            .map_err(|diagnostics| refused(&diagnostics))?;
+        let faults = check_save_columns(&graph, &compiled);
+        if !faults.is_empty() {
+            return Err(refused(&Diagnostics(faults)));
+        }
+        Ok(Prepared {
+            graph,
+            compiled,
+            table_data,
+            tables: loaded,
+            directory,
+        })
+    }
+
+    /// Writes attached files to a directory of the submission and points the graph at them.
+    async fn write_files(&self, graph: &mut JobGraph, files: Vec<control::AttachedFile>) -> Result<PathBuf, Status> {
+        let number = self.submissions.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("tidemill-{}-{number}", self.generation));
+        let failed = |error: std::io::Error| {
+            Status::internal(format!(
+                "cannot write attached files to {}: {error}",
+                directory.display()
+            ))
+        };
+        tokio::fs::create_dir_all(&directory).await.map_err(failed)?;
+        for (i, file) in files.into_iter().enumerate() {
+            let name = Path::new(&file.path)
+                .file_name()
+                .map_or_else(|| "file".into(), |name| name.to_owned());
+            let path = directory.join(format!("{i}-{}", name.to_string_lossy()));
+            tokio::fs::write(&path, &file.content).await.map_err(failed)?;
+            replace_path(graph, &file.path, &path.to_string_lossy());
+        }
+        Ok(directory)
+    }
+}
+
+/// Partitions of a job that names none, at most.
+const MAX_DEFAULT_PARTITIONS: u32 = 64;
+
+struct Prepared {
+    graph: JobGraph,
+    compiled: CompiledJob,
+    table_data: Vec<tidemill_engine::TableData>,
+    tables: Vec<tables::LoadedTable>,
+    directory: Option<PathBuf>,
+}
+
+fn replace_path(graph: &mut JobGraph, from: &str, to: &str) {
+    let replace = |path: &mut String| {
+        if path == from {
+            to.clone_into(path);
+        }
+    };
+    for table in &mut graph.tables {
+        replace(&mut table.path);
+    }
+    for stream in &mut graph.streams {
+        match &mut stream.input {
+            StreamInput::Source(Source::Queue(items)) => {
+                for item in items {
+                    if let QueueItem::File(path) = item {
+                        replace(path);
+                    }
+                }
+            }
+            StreamInput::Source(Source::TextFile(file)) => replace(&mut file.path),
+            StreamInput::Source(_) | StreamInput::From(_) => {}
+        }
+    }
+}
+
+fn check_save_columns(graph: &JobGraph, compiled: &CompiledJob) -> Vec<Diagnostic> {
+    let check = |(i, output): (usize, &tidemill_dstream::OutputDef)| {
+        let OutputKind::Save(save) = &output.kind else {
+            return None;
+        };
+        let (_, schema) = compiled.stream_schemas.iter().find(|(name, _)| *name == output.from)?;
+        let error = check_save_schema(save, schema).err()?;
+        Some(Diagnostic::new(
+            output.line.0,
+            format!("outputs[{i}].save"),
+            error.to_string(),
+        ))
+    };
+    graph.outputs.iter().enumerate().filter_map(check).collect()
+}
+
+fn check_save_directories(graph: &JobGraph) -> Vec<Diagnostic> {
+    let check = |(i, output): (usize, &tidemill_dstream::OutputDef)| {
+        let OutputKind::Save(save) = &output.kind else {
+            return None;
+        };
+        let error = check_save(save).err()?;
+        Some(Diagnostic::new(
+            output.line.0,
+            format!("outputs[{i}].save"),
+            error.to_string(),
+        ))
+    };
+    graph.outputs.iter().enumerate().filter_map(check).collect()
+}
+
+fn check_no_wait(graph: &JobGraph) -> Vec<Diagnostic> {
+    let live = graph.sources().filter(|(_, source)| is_live(source));
+    live.map(|(stream, _)| {
+        let path = format!("streams.{}.source", stream.name);
+        Diagnostic::new(
+            stream.line.0,
+            path,
+            "a live source has no end, so it cannot be taken without waiting for the clock",
+        )
+        .hint("leave out --no-wait, or read from files")
+    })
+    .collect()
+}
+
+#[tonic::async_trait]
+impl ControlService for ControlHandler {
+    async fn submit_job(
+        &self,
+        request: Request<control::SubmitJobRequest>,
+    ) -> Result<Response<control::SubmitJobResponse>, Status> {
+        let request = request.into_inner();
+        let options = request.options.unwrap_or_default();
+        let name = request
+            .graph
+            .as_ref()
+            .map(|graph| graph.name.clone())
+            .unwrap_or_default();
+        let taken = self
+            .ask(|reply| Control::NameTaken {
+                name: name.clone(),
+                reply,
+            })
+            .await?;
+        if taken {
+            return Err(name_taken(&name));
+        }
+        let prepared = self.prepare(request.graph, request.files, options.overwrite).await?;
+        let mut faults = if options.no_wait {
+            check_no_wait(&prepared.graph)
+        } else {
+            Vec::new()
+        };
+        faults.extend(check_save_directories(&prepared.graph));
+        if !faults.is_empty() {
+            return Err(refused(&Diagnostics(faults)));
+        }
+        let warnings = prepared.compiled.warnings.clone();
+        let submission = Box::new(Submission {
+            graph: prepared.graph,
+            compiled: Arc::new(prepared.compiled),
+            tables: prepared.tables,
+            table_data: prepared.table_data,
+            options,
+            directory: prepared.directory,
+        });
+        let job = self.ask(|reply| Control::Submit { submission, reply }).await??;
+        Ok(Response::new(control::SubmitJobResponse { job: job.0, warnings }))
+    }
+
+    async fn explain_job(
+        &self,
+        request: Request<control::ExplainJobRequest>,
+    ) -> Result<Response<control::ExplainJobResponse>, Status> {
+        let request = request.into_inner();
+        let prepared = self.prepare(request.graph, request.files, false).await?;
+        let text = explain(&prepared.graph, &prepared.compiled);
+        if let Some(directory) = prepared.directory {
+            let _ = tokio::fs::remove_dir_all(directory).await;
+        }
+        Ok(Response::new(control::ExplainJobResponse { text }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<control::ListJobsRequest>,
+    ) -> Result<Response<control::ListJobsResponse>, Status> {
+        let jobs = self.ask(Control::Jobs).await?;
+        Ok(Response::new(control::ListJobsResponse { jobs }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<control::GetJobRequest>,
+    ) -> Result<Response<control::GetJobResponse>, Status> {
+        let job = request.into_inner().job;
+        let detail = self.ask(|reply| Control::Job { job, reply }).await??;
+        Ok(Response::new(detail))
+    }
+
+    async fn stop_job(
+        &self,
+        request: Request<control::StopJobRequest>,
+    ) -> Result<Response<control::StopJobResponse>, Status> {
+        let control::StopJobRequest { job, now } = request.into_inner();
+        let summary = self.ask(|reply| Control::Stop { job, now, reply }).await??;
+        Ok(Response::new(control::StopJobResponse { summary: Some(summary) }))
+    }
+
+    type FollowJobStream = Items<control::FollowJobResponse>;
+
+    async fn follow_job(
+        &self,
+        request: Request<control::FollowJobRequest>,
+    ) -> Result<Response<Self::FollowJobStream>, Status> {
+        let control::FollowJobRequest { job, history } = request.into_inner();
+        let Following { history, events } = self.ask(|reply| Control::Follow { job, history, reply }).await??;
+        let past = futures::stream::iter(history.into_iter().map(Ok));
+        let coming = futures::stream::unfold(events, |events| async move {
+            let mut events = events?;
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        let last = matches!(event.event, Some(follow_job_response::Event::Ended(_)));
+                        return Some((Ok(event), (!last).then_some(events)));
+                    }
+                    // A follower that is too slow misses events; the job does not wait for it.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(past.chain(coming))))
+    }
+
+    async fn list_executors(
+        &self,
+        _: Request<control::ListExecutorsRequest>,
+    ) -> Result<Response<control::ListExecutorsResponse>, Status> {
+        let executors = self.ask(Control::Executors).await?;
+        Ok(Response::new(control::ListExecutorsResponse { executors }))
+    }
+
+    type QuerySqlStream = Items<control::QuerySqlResponse>;
+
+    async fn query_sql(
+        &self,
+        request: Request<control::QuerySqlRequest>,
+    ) -> Result<Response<Self::QuerySqlStream>, Status> {
+        let query = request.into_inner().query;
+        let (schema, batches) = self.catalog.query(&query).await.map_err(|error| {
+            Status::invalid_argument(match error.hint {
+                Some(hint) => format!("{} ({hint})", error.message),
+                None => error.message,
+            })
+        })?;
+        let ipc = encode_ipc(&schema, &batches).map_err(|error| Status::internal(error.to_string()))?;
+        let pieces = (0..ipc.len()).step_by(SQL_PIECE).map(move |at| {
+            let piece = ipc.slice(at..(at + SQL_PIECE).min(ipc.len()));
+            Ok(control::QuerySqlResponse { ipc: piece })
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+    }
+}

@@ -1,0 +1,367 @@
+//! The job graph's own nouns.
+
+use std::time::Duration;
+
+/// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
+/// are equal whatever their files looked like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Line(pub Option<u32>);
+
+impl PartialEq for Line {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Line {}
+
+/// A job: what a user submits.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct JobGraph {
+    /// Unique among the running jobs of a cluster; a schema name in SQL.
+    pub name: String,
+    /// At least one millisecond, a whole number of them.
+    pub batch_interval: Duration,
+    pub options: JobOptions,
+    pub tables: Vec<TableDef>,
+    pub streams: Vec<StreamDef>,
+    pub outputs: Vec<OutputDef>,
+}
+
+/// Settings of a job beside its graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobOptions {
+    /// Partitions of every exchange and of every source; `None` is the number of slots in the cluster at submission.
+    pub partitions: Option<u32>,
+    /// Share of the slots relative to other jobs.
+    pub weight: u32,
+    /// Attempts of a task before its batch fails.
+    pub max_attempts: u32,
+    /// Batches that may be worked on at once.
+    pub concurrent_batches: u32,
+    pub on_batch_failure: FailurePolicy,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            partitions: None,
+            weight: 1,
+            max_attempts: 4,
+            concurrent_batches: 1,
+            on_batch_failure: FailurePolicy::Stop,
+        }
+    }
+}
+
+/// What happens to a job when one of its batches has failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// The job ends as failed.
+    Stop,
+    /// The batch's outputs are dropped and later batches go on.
+    Skip,
+}
+
+/// A file whose rows can be used in SQL beside the streams.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableDef {
+    pub name: String,
+    pub path: String,
+    /// `None`: by the file's extension.
+    pub format: Option<TableFormat>,
+    /// How often the file is looked at again; `None`: never.
+    pub reload: Option<Duration>,
+    pub line: Line,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// With a header line.
+    Csv,
+    /// One JSON object a line.
+    Json,
+    Parquet,
+}
+
+/// A named stream: an input followed by steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamDef {
+    pub name: String,
+    pub input: StreamInput,
+    pub steps: Vec<Step>,
+    pub line: Line,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StreamInput {
+    Source(Source),
+    /// The name of another stream.
+    From(String),
+}
+
+/// Where records come from. Every source of text has one column, `value`, of type Utf8View.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    SocketText(SocketTextSource),
+    TextFile(TextFileSource),
+    TextFiles(TextFilesSource),
+    /// One item a batch, then empty batches.
+    Queue(Vec<QueueItem>),
+    Generate(GenerateSource),
+}
+
+impl Source {
+    /// The source's name in a job file.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SocketText(_) => "socket_text",
+            Self::TextFile(_) => "text_file",
+            Self::TextFiles(_) => "text_files",
+            Self::Queue(_) => "queue",
+            Self::Generate(_) => "generate",
+        }
+    }
+
+    /// The names of all sources.
+    pub const NAMES: &[&str] = &["socket_text", "text_file", "text_files", "queue", "generate"];
+}
+
+/// UTF-8 lines from a TCP server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketTextSource {
+    pub host: String,
+    pub port: u16,
+    /// How often a block is cut; `None`: the smaller of 200 ms and the batch interval.
+    pub block_interval: Option<Duration>,
+}
+
+/// A bounded source: the lines of one file, or of the files that a glob matches, in the order of their names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextFileSource {
+    pub path: String,
+    /// Lines a batch; `None`: everything in one batch.
+    pub batch_lines: Option<u64>,
+}
+
+/// A watched directory, by the file rules of Spark's `textFileStream`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextFilesSource {
+    /// A directory, or a glob of directories or files.
+    pub dir: String,
+    /// Whether files older than the start of the job are left out.
+    pub new_files_only: bool,
+    /// How long a file is remembered as seen, and how old a new file may be.
+    pub remember: Duration,
+    /// Files a batch in a run that does not wait for the clock; `None`: all in one batch.
+    pub files_per_batch: Option<u32>,
+}
+
+/// One batch of a queue source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueueItem {
+    /// The lines of a file.
+    File(String),
+    /// Lines given with the job.
+    Lines(Vec<String>),
+}
+
+/// Lines made from a template. A line is a function of the batch time and its index in the batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateSource {
+    /// Lines a second.
+    pub rate: u64,
+    /// Text with `{placeholders}`: `{index}` is the line's number since zero time, `{batch_time}` the batch's time in
+    /// milliseconds, `{word}` a word, `{hashtag}` a hashtag (few are frequent, many are rare), `{user}` a name,
+    /// `{int:LOW..HIGH}` a number, `{pick:a|b|c}` one of the given. `{{` and `}}` stand for braces.
+    pub template: String,
+    /// Another seed gives other lines.
+    pub seed: u64,
+}
+
+/// One operator applied to the stream before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub operator: Operator,
+    pub line: Line,
+}
+
+/// A function of a record, by kind. Every operator that takes a function takes any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// A DataFusion SQL expression over the record's columns.
+    Expr(String),
+}
+
+impl Function {
+    pub fn expr(sql: impl Into<String>) -> Self {
+        Self::Expr(sql.into())
+    }
+}
+
+impl From<&str> for Function {
+    fn from(sql: &str) -> Self {
+        Self::expr(sql)
+    }
+}
+
+impl From<String> for Function {
+    fn from(sql: String) -> Self {
+        Self::Expr(sql)
+    }
+}
+
+/// A function and the column that its result becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFunction {
+    pub name: String,
+    pub function: Function,
+    pub line: Line,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operator {
+    /// One record to one record of the named columns.
+    Map { columns: Vec<NamedFunction> },
+    /// One record to any number: columns whose expression is a list are spread over records (in step, the shorter
+    /// padded with null), the others repeated. An empty or null list gives no record. At least one is a list.
+    FlatMap { columns: Vec<NamedFunction> },
+    /// Keeps the records for which the predicate is true.
+    Filter { predicate: Function },
+    /// The records of this stream and of the named ones, which have the same columns by name and type.
+    Union { with: Vec<String> },
+    /// The records of the last `length`, every `slide` (`None`: every batch).
+    Window { length: Duration, slide: Option<Duration> },
+    /// Groups by the keys and computes the aggregates.
+    ReduceByKey {
+        keys: Vec<NamedFunction>,
+        aggregates: Vec<NamedFunction>,
+    },
+    /// Computes the aggregates over the whole batch: one record, none for an empty batch.
+    Reduce { aggregates: Vec<NamedFunction> },
+    /// One record with the column `count`; 0 for an empty batch.
+    Count,
+    /// Any SQL over the batch, called `input` or by the stream's own name, other streams and tables.
+    Transform { sql: String },
+}
+
+impl Operator {
+    /// The step's name in a job file.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Map { .. } => "map",
+            Self::FlatMap { .. } => "flat_map",
+            Self::Filter { .. } => "filter",
+            Self::Union { .. } => "union",
+            Self::Window { .. } => "window",
+            Self::ReduceByKey { .. } => "reduce_by_key",
+            Self::Reduce { .. } => "reduce",
+            Self::Count => "count",
+            Self::Transform { .. } => "transform",
+        }
+    }
+
+    /// The names of all steps.
+    pub const NAMES: &[&str] = &[
+        "map",
+        "flat_map",
+        "filter",
+        "union",
+        "window",
+        "reduce_by_key",
+        "reduce",
+        "count",
+        "transform",
+    ];
+}
+
+/// An output operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputDef {
+    /// The stream.
+    pub from: String,
+    pub kind: OutputKind,
+    pub line: Line,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputKind {
+    /// The first rows of each batch, to the driver's log and to followers.
+    Print {
+        rows: u32,
+    },
+    Save(SaveOutput),
+    /// The last batch as a table that can be queried; `query` is SQL over the stream by its name.
+    Table {
+        name: String,
+        query: Option<String>,
+    },
+}
+
+impl OutputKind {
+    /// The output's name in a job file.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Print { .. } => "print",
+            Self::Save(_) => "save",
+            Self::Table { .. } => "table",
+        }
+    }
+
+    pub const NAMES: &[&str] = &["print", "save", "table"];
+}
+
+/// Files, one directory `batch_time=<ms>` for each batch, visible at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaveOutput {
+    pub path: String,
+    pub format: FileFormat,
+    /// Files a batch; `None`: one for each partition that has rows.
+    pub files: Option<u32>,
+    pub compression: Compression,
+    /// Whether an existing directory of a batch is replaced.
+    pub overwrite: bool,
+    /// Whether a batch without rows makes a directory.
+    pub empty: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The only column, or all columns separated by tabs, one record a line.
+    Text,
+    /// With a header line.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Compression {
+    #[default]
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl JobGraph {
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<&StreamDef> {
+        self.streams.iter().find(|s| s.name == name)
+    }
+
+    /// Whether every source ends by itself, so that the job is a batch job.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.sources().all(|(_, source)| matches!(source, Source::TextFile(_)))
+    }
+
+    /// The input streams, in definition order.
+    pub fn sources(&self) -> impl Iterator<Item = (&StreamDef, &Source)> {
+        self.streams.iter().filter_map(|stream| match &stream.input {
+            StreamInput::Source(source) => Some((stream, source)),
+            StreamInput::From(_) => None,
+        })
+    }
+}

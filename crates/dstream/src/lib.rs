@@ -1,0 +1,27 @@
+//! The job graph: what a user submits, described by data.
+//!
+//! - [`JobGraph`] is a graph of named streams (source or parent, then steps) with outputs and tables. The YAML job
+//!   file, the Rust builder and the wire format are translations of it.
+//! - [`validate`](JobGraph::validate) finds everything that can be found without knowing schemas: names, cycles,
+//!   windows, missing outputs. Types are checked by the engine, which knows DataFusion.
+//! - [`plan`] is what a compiled job looks like to the scheduler: stages, slots, exchanges and outputs, without the
+//!   plan bytes.
+//!
+//! Pure data and pure functions: no clock, no I/O, no locks.
+
+mod diagnostic;
+mod graph;
+mod input;
+pub mod plan;
+mod template;
+mod validate;
+
+pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use graph::{
+    Compression, FailurePolicy, FileFormat, Function, GenerateSource, JobGraph, JobOptions, Line, NamedFunction,
+    Operator, OutputDef, OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput,
+    TableDef, TableFormat, TextFileSource, TextFilesSource,
+};
+pub use input::{FilePart, FileRange, InputItem};
+pub use template::{Piece, Template};
+pub use validate::{Consumer, consumers};

@@ -1,0 +1,111 @@
+//! From a job graph to stage templates.
+//!
+//! ```text
+//!   JobGraph ─streams─► nodes (logical plans over leaves)
+//!            ─planner─► which nodes are datasets, inlined, or remembered as panes
+//!                       ─DataFusion─► one physical plan for each of them ─cut─► stages
+//! ```
+//! A graph is compiled once, at submission. Nothing of a batch is in the result: neither its time nor its data.
+
+mod describe;
+mod diagnose;
+mod explain;
+mod expressions;
+mod leaf;
+mod planner;
+mod sql;
+mod steps;
+mod streams;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use tidemill_dstream::plan::JobPlan;
+use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph};
+
+pub(crate) use diagnose::Place;
+pub use explain::explain;
+pub(crate) use expressions::check_size_within;
+pub(crate) use sql::is_query;
+
+use crate::TableData;
+use crate::rules;
+use crate::session::planning_state;
+
+/// What the driver decides about a job beside its graph.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Partitions of every source and every exchange by key.
+    pub partitions: u32,
+}
+
+/// A job, ready to be installed on executors.
+#[derive(Clone, Debug)]
+pub struct CompiledJob {
+    pub plan: JobPlan,
+    /// One for each of `plan.stages`, in the same order.
+    pub templates: Vec<Bytes>,
+    /// The columns of each stream, in definition order.
+    pub stream_schemas: Vec<(String, SchemaRef)>,
+    pub warnings: Vec<String>,
+}
+
+/// Type-checks a job and makes its plan. Faults of independent streams and outputs are all found at once.
+///
+/// This takes milliseconds to tens of them, on a thread of its own: expressions are trees that planning walks
+/// recursively, so it has a stack for the deepest that are let through, and a panic in there is this job's fault alone.
+pub async fn compile(
+    graph: &JobGraph,
+    tables: &[TableData],
+    options: &CompileOptions,
+) -> Result<CompiledJob, Diagnostics> {
+    let (graph, tables, options) = (graph.clone(), tables.to_vec(), options.clone());
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let planning = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let compiled = match runtime {
+            Ok(runtime) => runtime.block_on(compile_here(&graph, &tables, &options)),
+            Err(error) => Err(internal(&error)),
+        };
+        // Nobody waits any more if the submission was given up.
+        let _ = send.send(compiled);
+    };
+    std::thread::Builder::new()
+        .name("compile".to_owned())
+        .stack_size(PLANNING_STACK)
+        .spawn(planning)
+        .map_err(|error| internal(&error))?;
+    receive.await.unwrap_or_else(|_| Err(internal(&"planning panicked")))
+}
+
+/// A level of an expression takes up to 10 KiB of it in a debug build.
+const PLANNING_STACK: usize = 16 << 20;
+
+async fn compile_here(
+    graph: &JobGraph,
+    tables: &[TableData],
+    options: &CompileOptions,
+) -> Result<CompiledJob, Diagnostics> {
+    let partitions = options.partitions.max(1);
+    let state = planning_state(partitions as usize, rules::physical_rules())
+        .map_err(|error| internal(&crate::error::message(&error)))?;
+    let streams = streams::elaborate(graph, tables, &state).await.map_err(Diagnostics)?;
+    let stream_schemas = streams.schemas.clone();
+    let warnings = streams
+        .unused
+        .iter()
+        .map(|name| format!("stream `{name}` is not used by any output"))
+        .collect();
+    let (plan, templates) = planner::plan(graph, tables, &state, streams.nodes, partitions)
+        .await
+        .map_err(Diagnostics::from)?;
+    Ok(CompiledJob {
+        plan,
+        templates,
+        stream_schemas,
+        warnings,
+    })
+}
+
+fn internal(cause: &dyn std::fmt::Display) -> Diagnostics {
+    Diagnostic::new(None, "", format!("internal error: {cause}")).into()
+}

@@ -1,0 +1,22 @@
+//! Functions whose result depends on the task: the batch time and seeded random numbers.
+//!
+//! They replace DataFusion's own `now`, `current_date`, `current_time`, `random` and `uuid`, and are volatile, so that
+//! planning never folds them and the optimizer never moves them across a window. The task that is being polled is
+//! found through a task-local that [`TaskStream`](crate::TaskStream) sets around every poll.
+
+mod batch_time;
+mod random;
+mod scope;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+
+pub(crate) use scope::TaskScope;
+
+/// The functions, to be registered over DataFusion's of the same names.
+pub(crate) fn task_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = batch_time::functions();
+    functions.extend(random::functions());
+    functions
+}

@@ -1,0 +1,69 @@
+//! The task on whose behalf an expression is evaluated.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::error::{DataFusionError, Result};
+use tidemill_types::TaskKey;
+
+tokio::task_local! {
+    static SCOPE: Arc<TaskScope>;
+}
+
+/// What task-dependent functions see: the task's batch time and its stream of random numbers.
+#[derive(Debug)]
+pub(crate) struct TaskScope {
+    batch_time_ms: i64,
+    /// SplitMix64's counter. It is advanced in the order of evaluation, which is that of the rows, for a task is polled
+    /// by one thread at a time.
+    random: AtomicU64,
+}
+
+const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+impl TaskScope {
+    pub(crate) fn new(key: TaskKey) -> Self {
+        let seed = [
+            u64::from(key.job.0),
+            key.batch.0.cast_unsigned(),
+            u64::from(key.stage.0),
+            u64::from(key.partition),
+        ]
+        .into_iter()
+        .fold(0, |seed, part| mix(seed ^ part.wrapping_add(GOLDEN_GAMMA)));
+        Self {
+            batch_time_ms: key.batch.millis(),
+            random: AtomicU64::new(seed),
+        }
+    }
+
+    /// Runs `poll` with this task as the current one.
+    pub(crate) fn enter<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
+        SCOPE.sync_scope(Arc::clone(self), poll)
+    }
+
+    /// Calls `read` with the task that is being polled.
+    pub(super) fn current<T>(function: &str, read: impl FnOnce(&TaskScope) -> T) -> Result<T> {
+        SCOPE
+            .try_with(|scope| read(scope))
+            .map_err(|_| DataFusionError::Internal(format!("{function} was called outside of a task")))
+    }
+
+    pub(super) fn batch_time_ms(&self) -> i64 {
+        self.batch_time_ms
+    }
+
+    pub(super) fn next_random(&self) -> u64 {
+        mix(self
+            .random
+            .fetch_add(GOLDEN_GAMMA, Ordering::Relaxed)
+            .wrapping_add(GOLDEN_GAMMA))
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

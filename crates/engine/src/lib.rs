@@ -1,0 +1,51 @@
+//! The only crate that knows DataFusion: type-checks a job graph, compiles it to stage templates, runs them, and
+//! answers SQL over output tables.
+//!
+//! ```text
+//!  driver:    JobGraph ─compile─► JobPlan (data) + one template (bytes) for each stage
+//!  executor:  bytes ─Template::decode─► Template ─run(TaskBinding)─► TaskStream of record batches
+//!                                          └──────partitioner()─────► Partitioner (rows of an exchange)
+//!  driver:    committed tables ─Catalog::publish─► Catalog ─query(SQL)─► record batches
+//! ```
+//! A template is decoded once for each job and executor and instantiated for each task: an instance binds the task's
+//! inputs, its batch time and the seed of its random numbers, so a task's rows are a function of its [`TaskKey`] and
+//! its inputs alone.
+//!
+//! Ownership: everything here is plain data or cheap handles that can be shared between threads; nothing spawns tasks,
+//! opens sockets or keeps state between batches. Failures of the user's job come out as [`Diagnostics`] at
+//! compilation and as [`TaskFailure`] at run time, classified by kind; [`Error`] is for the rest.
+//!
+//! [`TaskKey`]: tidemill_types::TaskKey
+//! [`TaskFailure`]: tidemill_types::TaskFailure
+//! [`Diagnostics`]: tidemill_dstream::Diagnostics
+
+mod batches;
+mod binding;
+mod catalog;
+mod codec;
+mod compile;
+mod cut;
+mod error;
+mod functions;
+mod ipc;
+mod panes;
+mod partitioner;
+mod rules;
+mod session;
+mod slot_scan;
+mod tables;
+mod template;
+#[cfg(test)]
+mod tests;
+mod zip_union;
+
+pub use arrow::array::RecordBatch;
+pub use arrow::datatypes::{Schema, SchemaRef};
+pub use binding::{SlotInput, TaskBinding};
+pub use catalog::{Catalog, QueryError};
+pub use compile::{CompileOptions, CompiledJob, compile, explain};
+pub use error::Error;
+pub use ipc::{decode_ipc, encode_ipc};
+pub use partitioner::Partitioner;
+pub use tables::{TableData, load_table};
+pub use template::{TaskStream, Template};

@@ -1,0 +1,114 @@
+//! What DataFusion's physical planning is told about running a plan as stages on several machines.
+
+use std::sync::Arc;
+
+use datafusion::common::JoinType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::Result;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_optimizer::output_requirements::OutputRequirementExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
+use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
+use datafusion::physical_plan::{Distribution, ExecutionPlan};
+
+use crate::zip_union::ZipUnionExec;
+
+/// DataFusion's rules, with [`DistributedJoins`] where joins have been chosen and rows have not been distributed yet.
+pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = Vec::new();
+    for rule in PhysicalOptimizer::new().rules {
+        // Tasks run on threads of their own, where nothing waits for them to yield.
+        if rule.name() == "EnsureCooperative" {
+            continue;
+        }
+        let chosen = rule.name() == "join_selection";
+        rules.push(rule);
+        if chosen {
+            rules.push(Arc::new(DistributedJoins) as _);
+        }
+    }
+    rules
+}
+
+/// A join whose build side is given whole to every task must not report on build rows: no task knows whether a build row
+/// that found no match with it found one elsewhere. (Within one process DataFusion's partitions share that knowledge.)
+#[derive(Debug)]
+struct DistributedJoins;
+
+impl PhysicalOptimizerRule for DistributedJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        if config.execution.target_partitions == 1 {
+            return Ok(plan);
+        }
+        plan.transform_up(distribute).data()
+    }
+
+    fn name(&self) -> &str {
+        "DistributedJoins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn distribute(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    if let Some(join) = plan.downcast_ref::<HashJoinExec>()
+        && *join.partition_mode() == PartitionMode::CollectLeft
+        && reports_build_rows(*join.join_type())
+    {
+        let distributed = if join.null_aware {
+            // NOT IN has to see every row of the other side before it can answer for one.
+            let right = in_one_partition(Arc::clone(join.right()));
+            replace_children_if_necessary(Arc::clone(&plan), vec![Arc::clone(join.left()), right])?
+        } else {
+            join.builder()
+                .with_partition_mode(PartitionMode::Partitioned)
+                .build_exec()?
+        };
+        return Ok(Transformed::yes(distributed));
+    }
+    if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>()
+        && reports_build_rows(*join.join_type())
+    {
+        let right = in_one_partition(Arc::clone(join.right()));
+        let distributed = replace_children_if_necessary(Arc::clone(&plan), vec![Arc::clone(join.left()), right])?;
+        return Ok(Transformed::yes(distributed));
+    }
+    Ok(Transformed::no(plan))
+}
+
+fn reports_build_rows(join: JoinType) -> bool {
+    match join {
+        JoinType::Left | JoinType::Full | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => true,
+        JoinType::Inner | JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => false,
+    }
+}
+
+/// A requirement that later rules meet, and then remove.
+fn in_one_partition(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Arc::new(OutputRequirementExec::new(
+        plan,
+        None,
+        Distribution::SinglePartition,
+        None,
+    ))
+}
+
+/// The planned query with our own operators in place of those that rely on all partitions being in one process.
+pub(crate) fn prepare(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let inputs = if let Some(union) = node.downcast_ref::<UnionExec>() {
+            union.inputs().clone()
+        } else if let Some(interleave) = node.downcast_ref::<InterleaveExec>() {
+            interleave.inputs().clone()
+        } else {
+            return Ok(Transformed::no(node));
+        };
+        Ok(Transformed::yes(Arc::new(ZipUnionExec::new(inputs, node.schema())) as _))
+    })
+    .data()
+}

@@ -1,0 +1,95 @@
+//! DataFusion's settings, the same for planning on the driver and running on executors.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::prelude::SessionConfig;
+
+use crate::functions::task_functions;
+
+/// Rows that operators work on at a time.
+const BATCH_SIZE: usize = 8192;
+
+/// Rows up to which the build side of a join is given whole to every task: all tables, which every executor holds
+/// anyway, and what is known to be small, but never a stream.
+const COLLECT_ROWS: usize = 1_000_000_000;
+
+/// What the planner takes the rows of a stream's batch to be: more than any table has.
+pub(crate) const STREAM_ROWS: usize = 1_000_000_000_000;
+
+/// Settings under which plans are made and run, for stages of `partitions` partitions.
+pub(crate) fn config(partitions: usize) -> Result<SessionConfig> {
+    let mut options = ConfigOptions::new();
+    for (key, value) in [
+        // A dynamic filter is state that outlives a batch, and it would have to cross stages.
+        ("datafusion.optimizer.enable_dynamic_filter_pushdown", "false"),
+        // Rows move between partitions only where their keys or a single result ask for it.
+        ("datafusion.optimizer.enable_round_robin_repartition", "false"),
+        ("datafusion.optimizer.repartition_joins", "true"),
+        ("datafusion.optimizer.repartition_aggregations", "true"),
+        ("datafusion.optimizer.prefer_hash_join", "true"),
+        // A physical scalar subquery shares its result between stages, which a cut plan cannot do.
+        (
+            "datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery",
+            "false",
+        ),
+        ("datafusion.execution.collect_statistics", "false"),
+        ("datafusion.execution.enable_recursive_ctes", "false"),
+    ] {
+        options.set(key, value)?;
+    }
+    // Panes are remembered, so they are always grouped, however many keys there are.
+    options.execution.skip_partial_aggregation_probe_rows_threshold = usize::MAX;
+    options.optimizer.hash_join_single_partition_threshold = usize::MAX;
+    options.optimizer.hash_join_single_partition_threshold_rows = COLLECT_ROWS;
+    Ok(SessionConfig::from(options)
+        .with_target_partitions(partitions)
+        .with_batch_size(BATCH_SIZE)
+        .with_information_schema(false)
+        .with_create_default_catalog_and_schema(true))
+}
+
+/// A session that plans streams: DataFusion's functions with ours over them, and the given physical rules.
+pub(crate) fn planning_state(
+    partitions: usize,
+    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+) -> Result<SessionState> {
+    let state = SessionStateBuilder::new()
+        .with_config(config(partitions)?)
+        .with_default_features()
+        .with_physical_optimizer_rules(rules)
+        .build();
+    Ok(with_task_functions(state))
+}
+
+fn with_task_functions(mut state: SessionState) -> SessionState {
+    use datafusion::execution::registry::FunctionRegistry;
+    for function in task_functions() {
+        // The function of the same name that it replaces is of no use here.
+        let _ = state.register_udf(function);
+    }
+    state
+}
+
+/// The context in which templates are decoded: it knows every function by name.
+pub(crate) fn decoding_context() -> Arc<TaskContext> {
+    static CONTEXT: LazyLock<Arc<TaskContext>> = LazyLock::new(|| {
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_runtime_env(runtime())
+            .build();
+        SessionContext::new_with_state(with_task_functions(state)).task_ctx()
+    });
+    Arc::clone(&CONTEXT)
+}
+
+/// The memory pool and the disk manager of this process's tasks.
+pub(crate) fn runtime() -> Arc<RuntimeEnv> {
+    static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(|| Arc::new(RuntimeEnv::default()));
+    Arc::clone(&RUNTIME)
+}

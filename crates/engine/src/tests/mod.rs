@@ -1,0 +1,10 @@
+//! Jobs compiled and run by an executor of a few lines: whole batches, with all exchanges in memory.
+
+mod diagnostics;
+mod operators;
+mod support;
+mod templates;
+mod transforms;
+mod windows;
+
+pub(crate) use support::format_rows;

@@ -1,0 +1,461 @@
+//! A mini executor: runs a compiled job batch after batch, and checks on the way what executors rely on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::StreamExt;
+use tidemill_dstream::plan::{ExchangeKind, SlotKind, SlotPartition, StageOutput, StagePlan};
+use tidemill_dstream::{
+    Diagnostics, Function, JobGraph, Line, NamedFunction, Operator, OutputDef, OutputKind, Source, Step, StreamDef,
+    StreamInput,
+};
+use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
+
+use crate::{
+    CompileOptions, CompiledJob, SlotInput, TableData, TaskBinding, Template, compile, decode_ipc, encode_ipc,
+};
+
+// === jobs ===
+
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn job(streams: Vec<StreamDef>, outputs: Vec<OutputDef>) -> JobGraph {
+    JobGraph {
+        name: "test".to_owned(),
+        batch_interval: INTERVAL,
+        streams,
+        outputs,
+        ..JobGraph::default()
+    }
+}
+
+pub(crate) fn source(name: &str, steps: Vec<Operator>) -> StreamDef {
+    stream(name, StreamInput::Source(Source::Queue(Vec::new())), steps)
+}
+
+pub(crate) fn from(name: &str, parent: &str, steps: Vec<Operator>) -> StreamDef {
+    stream(name, StreamInput::From(parent.to_owned()), steps)
+}
+
+/// The stream stands on line 1, its steps on lines 2 and on.
+fn stream(name: &str, input: StreamInput, steps: Vec<Operator>) -> StreamDef {
+    let step = |(i, operator)| Step {
+        operator,
+        line: Line(Some(i as u32 + 2)),
+    };
+    StreamDef {
+        name: name.to_owned(),
+        input,
+        steps: steps.into_iter().enumerate().map(step).collect(),
+        line: Line(Some(1)),
+    }
+}
+
+pub(crate) fn columns(named: &[(&str, &str)]) -> Vec<NamedFunction> {
+    let column = |(name, sql): &(&str, &str)| NamedFunction {
+        name: (*name).to_owned(),
+        function: Function::expr(*sql),
+        line: Line(None),
+    };
+    named.iter().map(column).collect()
+}
+
+pub(crate) fn map(named: &[(&str, &str)]) -> Operator {
+    Operator::Map {
+        columns: columns(named),
+    }
+}
+
+pub(crate) fn flat_map(named: &[(&str, &str)]) -> Operator {
+    Operator::FlatMap {
+        columns: columns(named),
+    }
+}
+
+pub(crate) fn filter(sql: &str) -> Operator {
+    Operator::Filter {
+        predicate: Function::expr(sql),
+    }
+}
+
+pub(crate) fn reduce_by_key(keys: &[(&str, &str)], aggregates: &[(&str, &str)]) -> Operator {
+    Operator::ReduceByKey {
+        keys: columns(keys),
+        aggregates: columns(aggregates),
+    }
+}
+
+pub(crate) fn window(length: u64, slide: Option<u64>) -> Operator {
+    Operator::Window {
+        length: Duration::from_secs(length),
+        slide: slide.map(Duration::from_secs),
+    }
+}
+
+pub(crate) fn transform(sql: &str) -> Operator {
+    Operator::Transform { sql: sql.to_owned() }
+}
+
+pub(crate) fn output(from: &str, kind: OutputKind) -> OutputDef {
+    OutputDef {
+        from: from.to_owned(),
+        kind,
+        line: Line(Some(90)),
+    }
+}
+
+/// An output table of the stream's own name.
+pub(crate) fn table(from: &str) -> OutputDef {
+    output(
+        from,
+        OutputKind::Table {
+            name: from.to_owned(),
+            query: None,
+        },
+    )
+}
+
+pub(crate) fn query(from: &str, name: &str, sql: &str) -> OutputDef {
+    output(
+        from,
+        OutputKind::Table {
+            name: name.to_owned(),
+            query: Some(sql.to_owned()),
+        },
+    )
+}
+
+/// A table of text columns from rows of words.
+pub(crate) fn static_table(name: &str, names: &[&str], rows: &[&[&str]]) -> TableData {
+    let fields: Vec<Field> = names
+        .iter()
+        .map(|name| Field::new(*name, DataType::Utf8View, true))
+        .collect();
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let column = |i: usize| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|row| row[i]))) as _;
+    let columns = (0..names.len()).map(column).collect();
+    TableData {
+        name: name.to_owned(),
+        schema: schema.clone(),
+        batches: vec![RecordBatch::try_new(schema, columns).unwrap()],
+    }
+}
+
+pub(crate) fn try_compile(graph: &JobGraph, tables: &[TableData], partitions: u32) -> Result<CompiledJob, Diagnostics> {
+    block_on(compile(graph, tables, &CompileOptions { partitions }))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// The faults of a job, one a line.
+pub(crate) fn faults(graph: &JobGraph) -> String {
+    try_compile(graph, &[], 2).unwrap_err().to_string()
+}
+
+// === the executor ===
+
+/// Partition counts under which every job has to give the same rows.
+pub(crate) const PARTITIONS: [u32; 3] = [1, 2, 7];
+
+pub(crate) struct Mini {
+    pub(crate) compiled: CompiledJob,
+    templates: Vec<Template>,
+    tables: Vec<TableData>,
+    /// By dataset and batch index, the rows of each partition.
+    datasets: HashMap<(DatasetId, i64), Vec<Vec<RecordBatch>>>,
+    index: i64,
+    /// Rows of all exchanges so far.
+    pub(crate) shuffled: usize,
+}
+
+/// Rows of an output, in order, columns separated by `|`.
+pub(crate) type Rows = Vec<String>;
+
+impl Mini {
+    pub(crate) fn new(graph: &JobGraph, tables: &[TableData], partitions: u32) -> Self {
+        let compiled = try_compile(graph, tables, partitions).unwrap_or_else(|faults| panic!("{faults}"));
+        let templates = compiled
+            .templates
+            .iter()
+            .map(|bytes| Template::decode(bytes).unwrap())
+            .collect();
+        check_plan(&compiled);
+        Self {
+            compiled,
+            templates,
+            tables: tables.to_vec(),
+            datasets: HashMap::new(),
+            index: 0,
+            shuffled: 0,
+        }
+    }
+
+    /// Replaces a table from the next batch on.
+    pub(crate) fn load(&mut self, table: TableData) {
+        self.tables.retain(|old| old.name != table.name);
+        self.tables.push(table);
+    }
+
+    /// Runs the next batch with the given lines for each source; the rows of the outputs that are due, by name.
+    pub(crate) fn batch(&mut self, lines: &[(&str, &[&str])]) -> BTreeMap<String, Rows> {
+        self.try_batch(lines).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    pub(crate) fn try_batch(&mut self, lines: &[(&str, &[&str])]) -> Result<BTreeMap<String, Rows>, TaskFailure> {
+        self.index += 1;
+        let plan = self.compiled.plan.clone();
+        let mut shuffles: HashMap<StageId, Vec<Vec<RecordBatch>>> = HashMap::new();
+        let mut outputs = BTreeMap::new();
+        for stage in plan.due(self.index) {
+            let template = self.templates[stage.id.0 as usize].clone();
+            let mut results = Vec::new();
+            let mut spread: Vec<Vec<RecordBatch>> = match stage.output {
+                StageOutput::Exchange { kind, .. } => vec![Vec::new(); kind.partitions() as usize],
+                StageOutput::Result { .. } => Vec::new(),
+            };
+            for partition in 0..stage.partitions {
+                let key = TaskKey {
+                    job: JobId(1),
+                    batch: BatchTime(0) + INTERVAL * self.index as u32,
+                    stage: stage.id,
+                    partition,
+                };
+                let reads = &stage.reads[partition as usize];
+                let inputs = reads
+                    .iter()
+                    .map(|read| (*read, self.input(stage, *read, lines, &shuffles)));
+                let inputs: Vec<(SlotPartition, Vec<RecordBatch>)> = inputs.collect();
+                let empty = inputs
+                    .iter()
+                    .all(|(_, batches)| batches.iter().all(|batch| batch.num_rows() == 0));
+                let rows = run(&template, key, inputs)?;
+                assert!(
+                    !(stage.skip_empty && empty && !rows.is_empty()),
+                    "stage {} must not skip empty tasks",
+                    stage.id
+                );
+                match template.partitioner(key) {
+                    Some(mut partitioner) => {
+                        for batch in &rows {
+                            for (to, part) in partitioner.partition(batch)? {
+                                let bytes = encode_ipc(&part.schema(), std::slice::from_ref(&part)).unwrap();
+                                self.shuffled += part.num_rows();
+                                spread[to as usize].extend(decode_ipc(&bytes).unwrap().1);
+                            }
+                        }
+                    }
+                    None => results.push(rows),
+                }
+            }
+            match &stage.output {
+                StageOutput::Exchange { .. } => {
+                    shuffles.insert(stage.id, spread);
+                }
+                StageOutput::Result { dataset, outputs: ids } => {
+                    for id in ids {
+                        let output = plan.outputs.iter().find(|output| output.id == *id).unwrap();
+                        outputs.insert(
+                            output.name.clone(),
+                            results.iter().flatten().flat_map(format_rows).collect(),
+                        );
+                    }
+                    if let Some(dataset) = dataset {
+                        self.datasets.insert((*dataset, self.index), results);
+                    }
+                }
+            }
+        }
+        let index = self.index;
+        self.datasets
+            .retain(|(id, made), _| index - made < i64::from(plan.dataset(*id).unwrap().remember));
+        Ok(outputs)
+    }
+
+    fn input(
+        &self,
+        stage: &StagePlan,
+        read: SlotPartition,
+        lines: &[(&str, &[&str])],
+        shuffles: &HashMap<StageId, Vec<Vec<RecordBatch>>>,
+    ) -> Vec<RecordBatch> {
+        let slot = stage.slots.iter().find(|slot| slot.id == read.slot).unwrap();
+        let partition = read.partition as usize;
+        match &slot.kind {
+            SlotKind::Source { stream } => {
+                let stream = &self.compiled.plan.streams[stream.0 as usize];
+                let lines = lines
+                    .iter()
+                    .find(|(name, _)| *name == stream.name)
+                    .map_or(&[][..], |(_, lines)| *lines);
+                let mine = lines.iter().skip(partition).step_by(stream.partitions as usize);
+                vec![text(&mine.copied().collect::<Vec<_>>())]
+            }
+            SlotKind::Shuffle { from } => shuffles[from][partition].clone(),
+            SlotKind::Dataset { dataset, batches } => {
+                let first = self.index - i64::from(*batches) + 1;
+                let versions = (first..=self.index).filter_map(|index| self.datasets.get(&(*dataset, index)));
+                versions.flat_map(|partitions| partitions[partition].clone()).collect()
+            }
+            SlotKind::Table { name } => self
+                .tables
+                .iter()
+                .find(|table| table.name == *name)
+                .unwrap()
+                .batches
+                .clone(),
+        }
+    }
+}
+
+/// A batch of lines, as sources give it.
+pub(crate) fn text(lines: &[&str]) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("value", DataType::Utf8View, false)]));
+    RecordBatch::try_new(schema, vec![Arc::new(StringViewArray::from_iter_values(lines))]).unwrap()
+}
+
+fn run(
+    template: &Template,
+    key: TaskKey,
+    inputs: Vec<(SlotPartition, Vec<RecordBatch>)>,
+) -> Result<Vec<RecordBatch>, TaskFailure> {
+    let inputs = inputs.into_iter().map(|(read, batches)| {
+        // Both kinds of input, by turns.
+        let input = if read.partition % 2 == 0 {
+            SlotInput::Batches(batches)
+        } else {
+            SlotInput::Reader(Box::new(batches.into_iter().map(Ok)))
+        };
+        ((read.slot, read.partition), input)
+    });
+    let stream = template.run(TaskBinding {
+        key,
+        inputs: inputs.collect(),
+    })?;
+    let schema = template.schema();
+    block_on(stream.collect::<Vec<_>>())
+        .into_iter()
+        .inspect(|batch| {
+            if let Ok(batch) = batch {
+                assert_eq!(batch.schema().fields().len(), schema.fields().len());
+            }
+        })
+        .filter(|batch| batch.as_ref().map_or(true, |batch| batch.num_rows() > 0))
+        .collect()
+}
+
+/// What the scheduler and the executors rely on.
+fn check_plan(compiled: &CompiledJob) {
+    let plan = &compiled.plan;
+    assert_eq!(plan.stages.len(), compiled.templates.len());
+    for (i, stage) in plan.stages.iter().enumerate() {
+        assert_eq!(stage.id.0 as usize, i);
+        assert_eq!(stage.reads.len(), stage.partitions as usize);
+        for slot in &stage.slots {
+            let template = Template::decode(&compiled.templates[i]).unwrap();
+            assert!(template.slot_schema(slot.id).is_some());
+            if let SlotKind::Shuffle { from } = slot.kind {
+                assert!(
+                    from < stage.id,
+                    "stage {} reads from {from}, which is not before it",
+                    stage.id
+                );
+                let StageOutput::Exchange { to, kind } = plan.stage(from).unwrap().output else {
+                    panic!("stage {from} does not end in an exchange")
+                };
+                assert_eq!(to, stage.id);
+                assert_eq!(kind.partitions(), slot.partitions);
+                assert_eq!(plan.stage(from).unwrap().every, stage.every);
+            }
+            if let SlotKind::Dataset { dataset, batches } = slot.kind {
+                let dataset = plan.dataset(dataset).unwrap();
+                assert!(dataset.stage < stage.id);
+                assert!(dataset.remember >= batches);
+                assert_eq!(dataset.partitions, slot.partitions);
+                assert_eq!(stage.every % plan.stage(dataset.stage).unwrap().every, 0);
+            }
+            for (partition, reads) in stage.reads.iter().enumerate() {
+                for read in reads.iter().filter(|read| read.slot == slot.id) {
+                    assert!(read.partition < slot.partitions);
+                    let whole = match slot.kind {
+                        SlotKind::Table { .. } => true,
+                        SlotKind::Shuffle { from } => {
+                            matches!(
+                                plan.stage(from).unwrap().output,
+                                StageOutput::Exchange {
+                                    kind: ExchangeKind::Broadcast,
+                                    ..
+                                }
+                            )
+                        }
+                        SlotKind::Source { .. } | SlotKind::Dataset { .. } => false,
+                    };
+                    assert_eq!(read.partition as usize, if whole { 0 } else { partition });
+                }
+            }
+            // Every partition of a slot is read by somebody, or its rows would be lost.
+            for partition in 0..slot.partitions {
+                let wanted = SlotPartition {
+                    slot: slot.id,
+                    partition,
+                };
+                assert!(
+                    stage.reads.iter().flatten().any(|read| *read == wanted),
+                    "stage {} leaves {wanted:?} out",
+                    stage.id
+                );
+            }
+        }
+    }
+    for output in &plan.outputs {
+        let StageOutput::Result { outputs, .. } = &plan.stage(output.stage).unwrap().output else {
+            panic!("output {} has no rows", output.name)
+        };
+        assert!(outputs.contains(&output.id));
+        assert_eq!(output.partitions, plan.stage(output.stage).unwrap().partitions);
+    }
+}
+
+pub(crate) fn format_rows(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("null");
+    let formatters: Vec<ArrayFormatter<'_>> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+        .collect();
+    let row = |i: usize| {
+        formatters
+            .iter()
+            .map(|f| f.value(i).to_string())
+            .collect::<Vec<_>>()
+            .join("|")
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+pub(crate) fn sorted(mut rows: Rows) -> Rows {
+    rows.sort();
+    rows
+}
+
+/// Runs batches of one source named `lines` under every partition count and checks the rows of one output, in any order.
+/// `None` is an output that is not due.
+pub(crate) fn check(graph: &JobGraph, output: &str, batches: &[(&[&str], Option<&[&str]>)]) {
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(graph, &[], partitions);
+        for (i, (lines, expected)) in batches.iter().enumerate() {
+            let mut outputs = mini.batch(&[("lines", lines)]);
+            let rows = outputs.remove(output).map(sorted);
+            let expected = expected.map(|rows| sorted(rows.iter().map(ToString::to_string).collect()));
+            assert_eq!(rows, expected, "batch {}, {partitions} partitions", i + 1);
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! SQL over batches: ordering, joins, subqueries, functions of the batch time.
+
+use super::support::*;
+use crate::TableData;
+
+const WORDS: &[&str] = &["b 2", "a 1", "c 3", "a 4", "d 5"];
+
+fn words() -> Vec<tidemill_dstream::Operator> {
+    vec![map(&[
+        ("k", "split_part(value, ' ', 1)"),
+        ("n", "CAST(split_part(value, ' ', 2) AS BIGINT)"),
+    ])]
+}
+
+/// The rows of the transform over `WORDS`, in order, under every partition count.
+fn ordered(sql: &str, tables: &[TableData]) -> Rows {
+    let graph = job(
+        vec![source("lines", words()), from("out", "lines", vec![transform(sql)])],
+        vec![table("out")],
+    );
+    let run = |partitions| {
+        Mini::new(&graph, tables, partitions)
+            .batch(&[("lines", WORDS)])
+            .remove("out")
+            .unwrap()
+    };
+    let rows = run(1);
+    for partitions in PARTITIONS {
+        assert_eq!(run(partitions), rows, "{partitions} partitions");
+    }
+    rows
+}
+
+/// The same for queries that leave the order open.
+fn unordered(sql: &str, tables: &[TableData]) -> Rows {
+    let graph = job(
+        vec![source("lines", words()), from("out", "lines", vec![transform(sql)])],
+        vec![table("out")],
+    );
+    let run = |partitions| {
+        sorted(
+            Mini::new(&graph, tables, partitions)
+                .batch(&[("lines", WORDS)])
+                .remove("out")
+                .unwrap(),
+        )
+    };
+    let rows = run(1);
+    for partitions in PARTITIONS {
+        assert_eq!(run(partitions), rows, "{partitions} partitions");
+    }
+    rows
+}
+
+fn colours() -> TableData {
+    static_table(
+        "colours",
+        &["k", "colour"],
+        &[&["a", "red"], &["c", "blue"], &["x", "grey"]],
+    )
+}
+
+#[test]
+fn order_by_sorts_the_batch_with_and_without_limit() {
+    assert_eq!(
+        ordered("SELECT k, n FROM input ORDER BY n DESC", &[]),
+        ["d|5", "a|4", "c|3", "b|2", "a|1"]
+    );
+    assert_eq!(
+        ordered("SELECT k, n FROM input ORDER BY k, n LIMIT 2 OFFSET 1", &[]),
+        ["a|4", "b|2"]
+    );
+    assert_eq!(
+        ordered("SELECT n FROM input WHERE n > 1 ORDER BY n LIMIT 1", &[]),
+        ["2"]
+    );
+}
+
+#[test]
+fn limit_without_order_takes_that_many() {
+    assert_eq!(
+        unordered("SELECT count(*) AS n FROM (SELECT * FROM input LIMIT 3)", &[]),
+        ["3"]
+    );
+}
+
+#[test]
+fn the_batch_goes_by_input_and_by_the_name_of_the_stream() {
+    assert_eq!(ordered("SELECT max(n) AS n FROM input", &[]), ["5"]);
+    assert_eq!(ordered("SELECT max(n) AS n FROM out", &[]), ["5"]);
+    assert_eq!(
+        ordered("SELECT max(out.n) AS n FROM out JOIN input ON out.n = input.n", &[]),
+        ["5"]
+    );
+}
+
+#[test]
+fn joins_with_a_table_of_every_kind() {
+    let join = |kind: &str| {
+        unordered(
+            &format!("SELECT i.k, i.n, c.k AS table_key, colour FROM input i {kind} JOIN colours c ON i.k = c.k"),
+            &[colours()],
+        )
+    };
+    assert_eq!(join("INNER"), ["a|1|a|red", "a|4|a|red", "c|3|c|blue"]);
+    assert_eq!(
+        join("LEFT"),
+        ["a|1|a|red", "a|4|a|red", "b|2|null|null", "c|3|c|blue", "d|5|null|null"]
+    );
+    assert_eq!(
+        join("RIGHT"),
+        ["a|1|a|red", "a|4|a|red", "c|3|c|blue", "null|null|x|grey"]
+    );
+    assert_eq!(
+        join("FULL"),
+        [
+            "a|1|a|red",
+            "a|4|a|red",
+            "b|2|null|null",
+            "c|3|c|blue",
+            "d|5|null|null",
+            "null|null|x|grey"
+        ]
+    );
+    let exists = |not: &str| {
+        unordered(
+            &format!("SELECT k, n FROM input i WHERE {not} EXISTS (SELECT 1 FROM colours c WHERE c.k = i.k)"),
+            &[colours()],
+        )
+    };
+    assert_eq!(exists(""), ["a|1", "a|4", "c|3"]);
+    assert_eq!(exists("NOT"), ["b|2", "d|5"]);
+    assert_eq!(
+        unordered(
+            "SELECT n FROM input WHERE k NOT IN (SELECT k FROM colours)",
+            &[colours()]
+        ),
+        ["2", "5"]
+    );
+    assert_eq!(
+        unordered(
+            "SELECT colour FROM colours WHERE k NOT IN (SELECT k FROM input)",
+            &[colours()]
+        ),
+        ["grey"]
+    );
+    assert_eq!(
+        unordered(
+            "SELECT colour FROM colours c LEFT JOIN input i ON c.k = i.k WHERE i.k IS NULL",
+            &[colours()]
+        ),
+        ["grey"]
+    );
+}
+
+#[test]
+fn joins_without_equality() {
+    let sql = |kind: &str| format!("SELECT i.k, c.colour FROM input i {kind} JOIN colours c ON i.k > c.k");
+    assert_eq!(
+        unordered(&sql("INNER"), &[colours()]),
+        ["b|red", "c|red", "d|blue", "d|red"]
+    );
+    assert_eq!(
+        unordered(&sql("LEFT"), &[colours()]),
+        ["a|null", "a|null", "b|red", "c|red", "d|blue", "d|red"]
+    );
+    assert_eq!(
+        unordered(&sql("RIGHT"), &[colours()]),
+        ["b|red", "c|red", "d|blue", "d|red", "null|grey"]
+    );
+    assert_eq!(unordered(&sql("FULL"), &[colours()]).len(), 7);
+    assert_eq!(
+        unordered(
+            "SELECT i.k, c.k AS c FROM input i CROSS JOIN colours c WHERE n > 4",
+            &[colours()]
+        ),
+        ["d|a", "d|c", "d|x"]
+    );
+}
+
+#[test]
+fn joins_with_another_stream_of_every_kind() {
+    let right = vec![map(&[("k", "value"), ("m", "length(value)")])];
+    for (kind, expected) in [
+        ("INNER", vec!["a|1|a", "a|4|a"]),
+        ("LEFT", vec!["a|1|a", "a|4|a", "b|2|null"]),
+        ("RIGHT", vec!["a|1|a", "a|4|a", "null|null|zz"]),
+        ("FULL", vec!["a|1|a", "a|4|a", "b|2|null", "null|null|zz"]),
+        ("LEFT SEMI", vec!["a|1", "a|4"]),
+        ("LEFT ANTI", vec!["b|2"]),
+    ] {
+        let columns = if kind.starts_with("LEFT ") {
+            "l.k, l.n"
+        } else {
+            "l.k, l.n, r.k AS other"
+        };
+        let sql = format!("SELECT {columns} FROM input l {kind} JOIN more r ON l.k = r.k");
+        let graph = job(
+            vec![
+                source("lines", words()),
+                source("more", right.clone()),
+                from("out", "lines", vec![transform(&sql)]),
+            ],
+            vec![table("out")],
+        );
+        for partitions in PARTITIONS {
+            let mut mini = Mini::new(&graph, &[], partitions);
+            let outputs = mini.batch(&[("lines", &["a 1", "b 2", "a 4"]), ("more", &["a", "zz"])]);
+            assert_eq!(
+                sorted(outputs["out"].clone()),
+                expected,
+                "{kind}, {partitions} partitions"
+            );
+            let outputs = mini.batch(&[("lines", &["a 1"])]);
+            assert_eq!(
+                outputs["out"].len(),
+                usize::from(!matches!(kind, "INNER" | "RIGHT" | "LEFT SEMI")),
+                "{kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_join_keeps_nothing_from_one_batch_to_the_next() {
+    let graph = job(
+        vec![
+            source("lines", words()),
+            from(
+                "out",
+                "lines",
+                vec![transform("SELECT a.n, b.n AS m FROM input a JOIN input b ON a.k = b.k")],
+            ),
+        ],
+        vec![table("out")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        assert_eq!(mini.batch(&[("lines", &["a 1"])])["out"], ["1|1"]);
+        assert_eq!(mini.batch(&[("lines", &["a 2"])])["out"], ["2|2"]);
+        assert!(mini.batch(&[])["out"].is_empty());
+    }
+}
+
+#[test]
+fn scalar_subqueries_see_the_whole_batch() {
+    assert_eq!(
+        unordered("SELECT k FROM input WHERE n > (SELECT avg(n) FROM input)", &[]),
+        ["a", "d"]
+    );
+    assert_eq!(
+        unordered(
+            "SELECT n, (SELECT count(*) FROM colours) AS c FROM input WHERE n < 3",
+            &[colours()]
+        ),
+        ["1|3", "2|3"]
+    );
+    assert_eq!(
+        unordered(
+            "SELECT k, count(*) AS c FROM input WHERE n > (SELECT min(n) FROM input) GROUP BY k",
+            &[]
+        ),
+        ["a|1", "b|1", "c|1", "d|1"]
+    );
+    assert_eq!(
+        unordered(
+            "SELECT n FROM input i WHERE n = (SELECT max(n) FROM input j WHERE j.k = i.k)",
+            &[]
+        ),
+        ["2", "3", "4", "5"]
+    );
+}
+
+#[test]
+fn window_functions_rank_within_and_over_the_batch() {
+    let ranked = "SELECT k, n, row_number() OVER (PARTITION BY k ORDER BY n) AS r FROM input";
+    assert_eq!(unordered(ranked, &[]), ["a|1|1", "a|4|2", "b|2|1", "c|3|1", "d|5|1"]);
+    assert_eq!(
+        ordered(
+            "SELECT n, sum(n) OVER (ORDER BY n) AS running FROM input ORDER BY n",
+            &[]
+        ),
+        ["1|1", "2|3", "3|6", "4|10", "5|15"]
+    );
+    assert_eq!(
+        unordered(&format!("SELECT k, n FROM ({ranked}) WHERE r <= 1"), &[]),
+        ["a|1", "b|2", "c|3", "d|5"]
+    );
+}
+
+#[test]
+fn unions_distinct_grouping_sets_and_values() {
+    assert_eq!(
+        unordered("SELECT k FROM input UNION SELECT colour FROM colours", &[colours()]),
+        ["a", "b", "blue", "c", "d", "grey", "red"]
+    );
+    assert_eq!(unordered("SELECT DISTINCT k FROM input", &[]), ["a", "b", "c", "d"]);
+    assert_eq!(
+        unordered("SELECT k, count(*) AS c FROM input GROUP BY ROLLUP (k)", &[]),
+        ["a|2", "b|1", "c|1", "d|1", "null|5"]
+    );
+    assert_eq!(unordered("SELECT count(*) AS n FROM colours", &[colours()]), ["3"]);
+    assert_eq!(unordered("SELECT 1 AS one", &[]), ["1"]);
+    assert_eq!(
+        unordered(
+            "SELECT i.n, v.x FROM input i JOIN (VALUES ('a', 10), ('d', 20)) AS v(k, x) ON i.k = v.k",
+            &[]
+        ),
+        ["1|10", "4|10", "5|20"]
+    );
+    assert_eq!(unordered("SELECT value FROM range(0, 3)", &[]), ["0", "1", "2"]);
+    assert_eq!(
+        unordered(
+            "WITH top AS (SELECT * FROM input WHERE n > 3) SELECT a.n, b.n AS m FROM top a JOIN top b ON a.n < b.n",
+            &[]
+        ),
+        ["4|5"]
+    );
+}
+
+#[test]
+fn the_time_functions_mean_the_batch_time() {
+    let graph = job(
+        vec![source(
+            "lines",
+            vec![map(&[
+                ("batch", "batch_time()"),
+                ("now", "now()"),
+                ("stamp", "current_timestamp"),
+                ("day", "current_date"),
+                ("time", "current_time"),
+            ])],
+        )],
+        vec![table("lines")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        assert_eq!(
+            mini.batch(&[("lines", &["x"])])["lines"],
+            ["1970-01-01T00:00:01Z|1970-01-01T00:00:01|1970-01-01T00:00:01|1970-01-01|00:00:01"]
+        );
+        assert!(mini.batch(&[("lines", &["x"])])["lines"][0].starts_with("1970-01-01T00:00:02Z|"));
+    }
+}
+
+#[test]
+fn time_functions_above_a_window_belong_to_the_slide() {
+    let graph = job(
+        vec![
+            source("lines", vec![]),
+            from(
+                "out",
+                "lines",
+                vec![
+                    window(3, None),
+                    reduce_by_key(&[("k", "value")], &[("at", "max(batch_time())"), ("n", "count(*)")]),
+                ],
+            ),
+        ],
+        vec![table("out")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        mini.batch(&[("lines", &["x"])]);
+        assert_eq!(mini.batch(&[("lines", &["x"])])["out"], ["x|1970-01-01T00:00:02Z|2"]);
+    }
+}
+
+#[test]
+fn random_values_depend_on_the_task_alone() {
+    let graph = job(
+        vec![source("lines", vec![map(&[("r", "random()"), ("u", "uuid()")])])],
+        vec![table("lines")],
+    );
+    let run = || {
+        let mut mini = Mini::new(&graph, &[], 2);
+        let first = mini.batch(&[("lines", &["x", "y", "z"])]).remove("lines").unwrap();
+        (
+            first,
+            mini.batch(&[("lines", &["x", "y", "z"])]).remove("lines").unwrap(),
+        )
+    };
+    let (first, second) = run();
+    assert_eq!((first.clone(), second.clone()), run());
+    let all: std::collections::BTreeSet<&String> = first.iter().chain(&second).collect();
+    assert_eq!(all.len(), 6, "every row has its own values");
+    for row in all {
+        let (random, uuid) = row.split_once('|').unwrap();
+        assert!((0.0..1.0).contains(&random.parse::<f64>().unwrap()));
+        assert_eq!(uuid.len(), 36);
+        assert_eq!(&uuid[14..15], "4");
+    }
+}
+
+#[test]
+fn ordering_by_a_random_number_keeps_every_row() {
+    let graph = job(
+        vec![
+            source("lines", vec![]),
+            from(
+                "out",
+                "lines",
+                vec![transform("SELECT value FROM input ORDER BY random()")],
+            ),
+        ],
+        vec![table("out")],
+    );
+    let lines: Vec<String> = (0..100).map(|i| format!("{i:02}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    for partitions in PARTITIONS {
+        let rows = Mini::new(&graph, &[], partitions)
+            .batch(&[("lines", &lines)])
+            .remove("out")
+            .unwrap();
+        assert_ne!(rows, lines);
+        assert_eq!(sorted(rows), lines);
+    }
+}
+
+#[test]
+fn a_table_can_be_loaded_again_without_compiling() {
+    let sql = "SELECT i.k, colour FROM input i JOIN colours c ON i.k = c.k";
+    let count = "SELECT count(*) AS n FROM colours";
+    let graph = job(
+        vec![
+            source("lines", words()),
+            from("out", "lines", vec![transform(sql)]),
+            from("size", "lines", vec![transform(count)]),
+        ],
+        vec![table("out"), table("size")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[colours()], partitions);
+        assert_eq!(mini.batch(&[("lines", &["b 1"])])["out"], Vec::<String>::new());
+        mini.load(static_table("colours", &["k", "colour"], &[&["b", "pink"]]));
+        let outputs = mini.batch(&[("lines", &["b 1"])]);
+        assert_eq!(outputs["out"], ["b|pink"]);
+        assert_eq!(outputs["size"], ["1"]);
+    }
+}
+
+#[test]
+fn a_failing_expression_is_the_users_failure() {
+    use tidemill_types::FailureKind;
+    let graph = job(
+        vec![source("lines", vec![map(&[("n", "CAST(value AS BIGINT)")])])],
+        vec![table("lines")],
+    );
+    let failure = Mini::new(&graph, &[], 2)
+        .try_batch(&[("lines", &["1", "x"])])
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::User);
+    assert!(failure.message.contains("'x'"), "{failure}");
+    let graph = job(
+        vec![source("lines", vec![map(&[("n", "1 / length(value)")])])],
+        vec![table("lines")],
+    );
+    let failure = Mini::new(&graph, &[], 2)
+        .try_batch(&[("lines", &["1", ""])])
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::User);
+}

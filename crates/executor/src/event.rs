@@ -1,0 +1,60 @@
+//! Everything that can happen to an executor. Each variant says who sends it.
+
+use std::sync::Arc;
+
+use tidemill_rpc::driver::attach_request::Event as Report;
+use tidemill_rpc::driver::{AttachRequest, AttachResponse, Registered};
+use tidemill_storage::ShuffleReady;
+use tidemill_types::{BlockId, Generation, JobId, TaskAttempt, TaskFailure};
+use tokio::sync::mpsc;
+
+use crate::job::InstalledJob;
+use crate::task::Finished;
+
+pub(crate) enum Event {
+    /// The attach task: the driver took the registration.
+    Connected {
+        connection: u64,
+        registered: Registered,
+        generation: Generation,
+        reports: mpsc::UnboundedSender<AttachRequest>,
+    },
+    /// The attach task.
+    Disconnected { connection: u64 },
+    /// The attach task: a command of the driver.
+    Command {
+        connection: u64,
+        message: Box<AttachResponse>,
+    },
+    /// Whoever has something to tell the driver.
+    Report(Report),
+    /// The installer: templates were decoded.
+    Installed {
+        epoch: u64,
+        job: JobId,
+        result: Result<Arc<InstalledJob>, String>,
+    },
+    /// The shuffle store.
+    ShuffleReady { epoch: u64, ready: ShuffleReady },
+    /// A task's thread.
+    TaskFinished {
+        epoch: u64,
+        task: TaskAttempt,
+        result: Result<Box<Finished>, TaskFailure>,
+    },
+    /// A fetch of a block that another executor holds.
+    BlockFetched {
+        epoch: u64,
+        block: BlockId,
+        result: Result<(), TaskFailure>,
+    },
+    /// A fetch of remembered partitions.
+    DatasetsFetched {
+        epoch: u64,
+        job: JobId,
+        stored: Vec<tidemill_storage::DatasetKey>,
+        missing: Vec<tidemill_storage::DatasetKey>,
+    },
+    /// The heartbeat timer.
+    Heartbeat,
+}

@@ -1,0 +1,85 @@
+//! A job as it is installed here: its plan, its decoded templates, its tables.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tidemill_dstream::Source;
+use tidemill_dstream::plan::{JobPlan, OutputPlan, StagePlan};
+use tidemill_engine::{RecordBatch, Template, decode_ipc};
+use tidemill_rpc::driver as wire;
+use tidemill_types::{Generation, JobId, OutputId, StageId, StreamId};
+
+/// Immutable but for its tables; shared by the loop, tasks and the data service.
+pub(crate) struct InstalledJob {
+    pub(crate) id: JobId,
+    pub(crate) weight: u32,
+    pub(crate) generation: Generation,
+    pub(crate) plan: JobPlan,
+    templates: HashMap<StageId, Template>,
+    tables: RwLock<HashMap<(String, u32), Arc<[RecordBatch]>>>,
+}
+
+impl InstalledJob {
+    /// Decodes what the driver sent. Takes milliseconds for each stage: not for the event loop.
+    pub(crate) fn decode(install: wire::InstallJob) -> Result<Self, String> {
+        let plan = install.plan.ok_or("the installation has no plan")?;
+        let plan = JobPlan::try_from(plan).map_err(|error| error.to_string())?;
+        if plan.stages.len() != install.templates.len() {
+            return Err(format!(
+                "{} stages but {} templates",
+                plan.stages.len(),
+                install.templates.len()
+            ));
+        }
+        let mut templates = HashMap::new();
+        for (stage, bytes) in plan.stages.iter().zip(&install.templates) {
+            let template = Template::decode(bytes).map_err(|error| format!("stage {}: {error}", stage.id))?;
+            templates.insert(stage.id, template);
+        }
+        Ok(Self {
+            id: JobId(install.job),
+            weight: install.weight,
+            generation: Generation(install.generation),
+            plan,
+            templates,
+            tables: RwLock::default(),
+        })
+    }
+
+    pub(crate) fn stage(&self, id: StageId) -> Option<&StagePlan> {
+        self.plan.stage(id)
+    }
+
+    pub(crate) fn template(&self, id: StageId) -> Option<&Template> {
+        self.templates.get(&id)
+    }
+
+    pub(crate) fn source(&self, id: StreamId) -> Option<&Source> {
+        self.plan
+            .streams
+            .iter()
+            .find(|stream| stream.id == id)
+            .map(|stream| &stream.source)
+    }
+
+    pub(crate) fn output(&self, id: OutputId) -> Option<&OutputPlan> {
+        self.plan.outputs.iter().find(|output| output.id == id)
+    }
+
+    /// Keeps a version of a table, and the one before it for batches on their way.
+    pub(crate) fn install_table(&self, name: &str, version: u32, ipc: &[u8]) -> Result<(), String> {
+        let (_, batches) = decode_ipc(ipc).map_err(|error| format!("table {name}: {error}"))?;
+        let mut tables = self.tables.write();
+        tables.retain(|(known, at), _| known != name || *at + KEPT_TABLE_VERSIONS > version);
+        tables.insert((name.to_owned(), version), batches.into());
+        Ok(())
+    }
+
+    pub(crate) fn table(&self, name: &str, version: u32) -> Option<Arc<[RecordBatch]>> {
+        self.tables.read().get(&(name.to_owned(), version)).cloned()
+    }
+}
+
+/// Versions of a table that batches on their way may still name.
+const KEPT_TABLE_VERSIONS: u32 = 4;

@@ -1,0 +1,465 @@
+//! Running one task: binds its inputs, drives the plan, hands the rows to where they belong.
+//!
+//! Runs on a task thread. Reads of files and spilled data block that thread, which is what it is for. A panic in the
+//! plan or in a function ends the task, not the executor.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt};
+use tidemill_connectors::{CommitPlace, ReadOptions, StagePlace, StagedWriter, open};
+use tidemill_dstream::plan::{OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
+use tidemill_dstream::{InputItem, OutputKind, Source};
+use tidemill_engine::{RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc};
+use tidemill_rpc::driver as wire;
+use tidemill_storage::{DatasetKey, sliced_bytes};
+use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
+use tokio::runtime::Handle;
+
+use crate::job::InstalledJob;
+use crate::launch::{Launch, TaskLaunch};
+use crate::node::Node;
+use crate::push::push;
+
+/// What all tasks of a batch share.
+pub(crate) struct BatchInfo {
+    pub(crate) job: Arc<InstalledJob>,
+    pub(crate) batch: BatchTime,
+    pub(crate) index: i64,
+    pub(crate) restore: bool,
+    pub(crate) oldest: BatchTime,
+    tables: HashMap<String, u32>,
+    absent: BTreeSet<BatchTime>,
+}
+
+/// One task, with all that it needs.
+pub(crate) struct Task {
+    pub(crate) node: Arc<Node>,
+    pub(crate) info: Arc<BatchInfo>,
+    pub(crate) launch: Arc<TaskLaunch>,
+    /// The I/O runtime, which sends what the task leaves.
+    pub(crate) io: Handle,
+    pub(crate) max_line_bytes: usize,
+}
+
+/// What a task that succeeded came to.
+#[derive(Debug, Default)]
+pub(crate) struct Finished {
+    pub(crate) input_rows: u64,
+    pub(crate) output_rows: u64,
+    pub(crate) output_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) local_bytes: u64,
+    pub(crate) run: Duration,
+    pub(crate) outputs: Vec<wire::OutputReport>,
+    /// The dataset partition that is here now.
+    pub(crate) dataset: Option<DatasetKey>,
+}
+
+impl BatchInfo {
+    pub(crate) fn new(job: &Arc<InstalledJob>, launch: &Launch) -> Self {
+        Self {
+            job: Arc::clone(job),
+            batch: launch.batch,
+            index: launch.index,
+            restore: launch.restore,
+            oldest: launch.oldest,
+            tables: launch.tables.iter().cloned().collect(),
+            absent: launch.absent.iter().copied().collect(),
+        }
+    }
+
+    /// The parts of a dataset that a slot reads in this batch, oldest first.
+    pub(crate) fn dataset_keys(
+        &self,
+        dataset: DatasetId,
+        batches: u32,
+        partition: u32,
+    ) -> impl Iterator<Item = DatasetKey> {
+        let interval = i64::try_from(self.job.plan.batch_interval.as_millis()).unwrap_or(i64::MAX);
+        let window = self.job.plan.window(dataset, self.index, batches);
+        let time = move |index: i64| BatchTime(self.batch.0 - (self.index - index) * interval);
+        window
+            .map(time)
+            .filter(|batch| !self.absent.contains(batch))
+            .map(move |batch| DatasetKey {
+                job: self.job.id,
+                dataset,
+                batch,
+                partition,
+            })
+    }
+}
+
+impl Task {
+    pub(crate) fn attempt(&self) -> TaskAttempt {
+        TaskAttempt {
+            key: self.key(),
+            attempt: self.launch.attempt,
+        }
+    }
+
+    fn key(&self) -> TaskKey {
+        TaskKey {
+            job: self.info.job.id,
+            batch: self.info.batch,
+            stage: self.launch.stage,
+            partition: self.launch.partition,
+        }
+    }
+
+    /// Runs to the end; a panic is a failure.
+    pub(crate) async fn run(self) -> Result<Box<Finished>, TaskFailure> {
+        let started = Instant::now();
+        let result = AssertUnwindSafe(self.execute()).catch_unwind().await;
+        let mut finished = result.unwrap_or_else(|panic| {
+            Err(TaskFailure::new(
+                FailureKind::Internal,
+                format!("the task panicked: {}", panic_message(&*panic)),
+            ))
+        })?;
+        finished.run = started.elapsed();
+        Ok(Box::new(finished))
+    }
+
+    async fn execute(&self) -> Result<Finished, TaskFailure> {
+        let internal = |what: &str| TaskFailure::new(FailureKind::Internal, what);
+        let stage = self
+            .info
+            .job
+            .stage(self.launch.stage)
+            .ok_or_else(|| internal("the stage is not known here"))?;
+        let template = self
+            .info
+            .job
+            .template(stage.id)
+            .ok_or_else(|| internal("the stage has no template"))?;
+        let mut finished = Finished::default();
+        let counter = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let reads = stage
+            .reads
+            .get(self.launch.partition as usize)
+            .map_or(&[][..], Vec::as_slice);
+        let mut inputs = HashMap::with_capacity(reads.len());
+        for read in reads {
+            inputs.insert((read.slot, read.partition), self.input(stage, *read, &counter)?);
+        }
+        let binding = TaskBinding {
+            key: self.key(),
+            inputs,
+        };
+        let rows = template.run(binding).map_err(TaskFailure::from)?;
+        match &stage.output {
+            StageOutput::Exchange { .. } => self.send(template, rows, &mut finished).await?,
+            StageOutput::Result { dataset, outputs } => {
+                self.keep(template, rows, *dataset, outputs, &mut finished).await?;
+            }
+        }
+        finished.input_rows = counter.load(std::sync::atomic::Ordering::Relaxed);
+        Ok(finished)
+    }
+
+    // === inputs ===
+
+    fn input(
+        &self,
+        stage: &StagePlan,
+        read: SlotPartition,
+        counter: &Arc<std::sync::atomic::AtomicU64>,
+    ) -> Result<SlotInput, TaskFailure> {
+        let slot = stage.slots.iter().find(|slot| slot.id == read.slot);
+        let slot = slot.ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the task reads an unknown slot"))?;
+        let job = &self.info.job;
+        match &slot.kind {
+            SlotKind::Shuffle { from } => {
+                let batches = self.node.shuffle.read(job.id, self.info.batch, *from, read.partition);
+                Ok(SlotInput::Batches(batches.map_err(storage_failure)?))
+            }
+            SlotKind::Dataset { dataset, batches } => {
+                let mut rows: Vec<RecordBatch> = Vec::new();
+                for key in self.info.dataset_keys(*dataset, *batches, read.partition) {
+                    let part = self.node.blocks.dataset(key).map_err(storage_failure)?;
+                    let part = part.ok_or_else(|| {
+                        let what = format!(
+                            "partition {} of batch {} of dataset {dataset}",
+                            key.partition, key.batch
+                        );
+                        TaskFailure::new(FailureKind::InputLost, format!("{what} is not here"))
+                    })?;
+                    rows.extend(part.iter().cloned());
+                }
+                Ok(SlotInput::Batches(rows))
+            }
+            SlotKind::Table { name } => {
+                let version = self.info.tables.get(name).copied().unwrap_or(0);
+                let table = job.table(name, version).ok_or_else(|| {
+                    TaskFailure::new(
+                        FailureKind::Internal,
+                        format!("version {version} of table {name} is not here"),
+                    )
+                })?;
+                Ok(SlotInput::Batches(table.to_vec()))
+            }
+            SlotKind::Source { stream } => {
+                let input = self
+                    .launch
+                    .inputs
+                    .iter()
+                    .find(|input| (input.slot, input.partition) == (read.slot, read.partition));
+                let items = input.map_or(&[][..], |input| input.items.as_slice());
+                if items.is_empty() {
+                    return Ok(SlotInput::Batches(Vec::new()));
+                }
+                let source = job
+                    .source(*stream)
+                    .ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the task reads an unknown stream"))?;
+                self.source_input(items, source, Arc::clone(counter))
+            }
+        }
+    }
+
+    fn source_input(
+        &self,
+        items: &[InputItem],
+        source: &Source,
+        counter: Arc<std::sync::atomic::AtomicU64>,
+    ) -> Result<SlotInput, TaskFailure> {
+        let count = move |batch: &RecordBatch| {
+            counter.fetch_add(batch.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
+        };
+        let mut stored = Vec::new();
+        let mut rest = Vec::new();
+        for item in items {
+            match item {
+                InputItem::Block { id, .. } => {
+                    let block = self.node.blocks.block(*id).map_err(storage_failure)?;
+                    let block =
+                        block.ok_or_else(|| TaskFailure::new(FailureKind::InputLost, format!("{id} is not here")))?;
+                    block.iter().for_each(&count);
+                    stored.extend(block.iter().cloned());
+                }
+                other => rest.push(other.clone()),
+            }
+        }
+        if rest.is_empty() {
+            return Ok(SlotInput::Batches(stored));
+        }
+        let options = ReadOptions {
+            batch: self.info.batch,
+            max_line_bytes: self.max_line_bytes,
+            ..ReadOptions::default()
+        };
+        let source = source.clone();
+        let failed = |error: tidemill_connectors::Error| TaskFailure::new(error.kind(), error.to_string());
+        let read = rest.into_iter().flat_map(
+            move |item| -> Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send> {
+                match open(&item, &source, &options) {
+                    Ok(rows) => Box::new(rows.map(move |rows| rows.map_err(failed))),
+                    Err(error) => Box::new(std::iter::once(Err(failed(error)))),
+                }
+            },
+        );
+        let counted = stored.into_iter().map(Ok).chain(read.inspect(move |rows| {
+            if let Ok(rows) = rows {
+                count(rows);
+            }
+        }));
+        Ok(SlotInput::Reader(Box::new(counted)))
+    }
+
+    // === outputs ===
+
+    /// Spreads the rows over the partitions of the next stage and sends them there.
+    async fn send(
+        &self,
+        template: &Template,
+        mut rows: TaskStream,
+        finished: &mut Finished,
+    ) -> Result<(), TaskFailure> {
+        let mut partitioner = template
+            .partitioner(self.key())
+            .ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the stage's exchange has no partitioner"))?;
+        let mut parts: Vec<(u32, RecordBatch)> = Vec::new();
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            finished.output_rows += batch.num_rows() as u64;
+            parts.extend(partitioner.partition(&batch)?);
+        }
+        let only = (!self.launch.only_targets.is_empty()).then_some(self.launch.only_targets.as_slice());
+        let deliveries = self
+            .node
+            .router
+            .finish_map(self.key(), self.launch.attempt, parts, only)
+            .map_err(storage_failure)?;
+        for delivery in &deliveries {
+            let bytes: u64 = delivery.parts.iter().map(|(_, rows)| sliced_bytes(rows)).sum();
+            finished.output_bytes += bytes;
+            if delivery.to == self.node.executor {
+                finished.local_bytes += bytes;
+            } else {
+                finished.sent_bytes += bytes;
+            }
+        }
+        let _io = self.io.enter();
+        push(&self.node, deliveries, self.info.oldest);
+        Ok(())
+    }
+
+    /// Keeps the rows as a part of a dataset and gives them to outputs.
+    async fn keep(
+        &self,
+        template: &Template,
+        mut rows: TaskStream,
+        dataset: Option<DatasetId>,
+        outputs: &[OutputId],
+        finished: &mut Finished,
+    ) -> Result<(), TaskFailure> {
+        let schema = template.schema();
+        let mut writers = Vec::new();
+        if !self.info.restore {
+            for id in outputs {
+                let output = self.info.job.output(*id);
+                let output =
+                    output.ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the output is not known here"))?;
+                writers.push(self.writer(output, &schema)?);
+            }
+        }
+        let mut kept = Vec::new();
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            finished.output_rows += batch.num_rows() as u64;
+            finished.output_bytes += sliced_bytes(&batch);
+            for writer in &mut writers {
+                writer.write(&batch)?;
+            }
+            if dataset.is_some() {
+                // What is remembered holds no more of the input than it uses.
+                kept.push(tidemill_storage::compact(&batch).map_err(storage_failure)?);
+            }
+        }
+        for writer in writers {
+            finished.outputs.push(writer.finish(&schema)?);
+        }
+        if let Some(dataset) = dataset {
+            let key = DatasetKey {
+                job: self.info.job.id,
+                dataset,
+                batch: self.info.batch,
+                partition: self.launch.partition,
+            };
+            self.node.blocks.put_dataset(key, kept).map_err(storage_failure)?;
+            finished.dataset = Some(key);
+        }
+        Ok(())
+    }
+
+    fn writer(&self, output: &OutputPlan, schema: &SchemaRef) -> Result<OutputWriter, TaskFailure> {
+        let sink = match &output.kind {
+            // One more than is shown tells whether there are more.
+            OutputKind::Print { rows } => OutputSink::Rows {
+                batches: Vec::new(),
+                left: *rows as usize,
+            },
+            OutputKind::Table { .. } => OutputSink::Rows {
+                batches: Vec::new(),
+                left: usize::MAX,
+            },
+            OutputKind::Save(save) => {
+                let place = StagePlace {
+                    commit: CommitPlace {
+                        job: self.info.job.id,
+                        output: output.id,
+                        batch: self.info.batch,
+                        generation: self.info.job.generation,
+                    },
+                    partition: self.launch.partition,
+                    attempt: self.launch.attempt,
+                };
+                let writer = StagedWriter::create(save, &place, schema);
+                OutputSink::File(Box::new(
+                    writer.map_err(|error| TaskFailure::new(error.kind(), error.to_string()))?,
+                ))
+            }
+        };
+        Ok(OutputWriter {
+            id: output.id,
+            rows: 0,
+            sink,
+        })
+    }
+}
+
+/// One output of a task.
+struct OutputWriter {
+    id: OutputId,
+    rows: u64,
+    sink: OutputSink,
+}
+
+enum OutputSink {
+    /// Rows that travel with the report.
+    Rows {
+        batches: Vec<RecordBatch>,
+        left: usize,
+    },
+    File(Box<StagedWriter>),
+}
+
+impl OutputWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskFailure> {
+        self.rows += batch.num_rows() as u64;
+        match &mut self.sink {
+            OutputSink::Rows { batches, left } => {
+                let take = batch.num_rows().min(*left);
+                if take > 0 {
+                    batches.push(batch.slice(0, take));
+                    *left -= take;
+                }
+                Ok(())
+            }
+            OutputSink::File(writer) => writer
+                .write(batch)
+                .map_err(|error| TaskFailure::new(error.kind(), error.to_string())),
+        }
+    }
+
+    fn finish(self, schema: &SchemaRef) -> Result<wire::OutputReport, TaskFailure> {
+        let data = match self.sink {
+            OutputSink::Rows { batches, .. } => Some(wire::output_report::Data::Ipc(
+                encode_ipc(schema, &batches).map_err(TaskFailure::from)?,
+            )),
+            OutputSink::File(writer) => {
+                let file = writer
+                    .finish()
+                    .map_err(|error| TaskFailure::new(error.kind(), error.to_string()))?;
+                file.map(|file| {
+                    wire::output_report::Data::File(wire::StagedFile {
+                        staged: file.staged.to_string_lossy().into_owned(),
+                        name: file.name,
+                        bytes: file.bytes,
+                    })
+                })
+            }
+        };
+        Ok(wire::OutputReport {
+            output: self.id.0,
+            rows: self.rows,
+            data,
+        })
+    }
+}
+
+fn storage_failure(error: tidemill_storage::Error) -> TaskFailure {
+    TaskFailure::new(error.kind(), error.to_string())
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,121 @@
+//! A whole cluster in one process: a driver and executors over the same gRPC as everywhere, on free loopback ports.
+//!
+//! What runs here runs on a cluster unchanged; only the processes are fewer. Dropping the cluster stops it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tidemill_client::Client;
+use tidemill_config::Config;
+use tidemill_driver::Driver;
+use tidemill_executor::Executor;
+
+/// Why a local cluster did not start.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Driver(#[from] tidemill_driver::Error),
+    #[error(transparent)]
+    Executor(#[from] tidemill_executor::Error),
+    #[error(transparent)]
+    Client(#[from] tidemill_client::Error),
+    #[error("the executors did not register within {0:?}")]
+    Timeout(Duration),
+}
+
+/// A driver and its executors.
+pub struct LocalCluster {
+    driver: Driver,
+    executors: Vec<Executor>,
+    config: Config,
+}
+
+const REGISTRATION: Duration = Duration::from_secs(30);
+
+impl LocalCluster {
+    /// Starts `executors` executors that share the settings; `slots` of 0 divides the cores among them.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn start(config: &Config, executors: u32) -> Result<Self, Error> {
+        let mut config = config.clone();
+        config.driver.bind = "127.0.0.1:0".to_owned();
+        config.driver.min_executors = executors.max(1);
+        if config.executor.slots == 0 {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+            config.executor.slots = (cores / executors.max(1)).max(1);
+        }
+        let driver = tidemill_driver::start(tidemill_driver::Options::from(&config)).await?;
+        let mut cluster = Self {
+            driver,
+            executors: Vec::new(),
+            config,
+        };
+        for _ in 0..executors.max(1) {
+            cluster.add_executor().await?;
+        }
+        cluster.await_executors(executors.max(1) as usize).await?;
+        Ok(cluster)
+    }
+
+    /// Starts one more executor.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn add_executor(&mut self) -> Result<SocketAddr, Error> {
+        let mut options = tidemill_executor::Options::from(&self.config);
+        options.bind = "127.0.0.1:0".to_owned();
+        options.driver = self.address().to_string();
+        options.advertise = None;
+        let executor = tidemill_executor::start(options).await?;
+        let address = executor.address();
+        self.executors.push(executor);
+        Ok(address)
+    }
+
+    /// Ends an executor at once, as the death of its process would.
+    pub fn kill_executor(&mut self, index: usize) {
+        if index < self.executors.len() {
+            drop(self.executors.remove(index));
+        }
+    }
+
+    /// Waits until at least so many executors are registered.
+    ///
+    /// # Errors
+    /// They are not after half a minute.
+    pub async fn await_executors(&self, count: usize) -> Result<(), Error> {
+        let registered = async {
+            let client = self.client().await?;
+            while client.executors().await?.len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok::<(), Error>(())
+        };
+        tokio::time::timeout(REGISTRATION, registered)
+            .await
+            .map_err(|_| Error::Timeout(REGISTRATION))?
+    }
+
+    /// The driver's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.driver.address()
+    }
+
+    /// A client of the driver.
+    ///
+    /// # Errors
+    /// The driver does not answer.
+    pub async fn client(&self) -> Result<Client, Error> {
+        Ok(Client::connect(&self.address().to_string()).await?)
+    }
+
+    /// Stops the driver, then the executors.
+    pub async fn stop(self) {
+        let Self { driver, executors, .. } = self;
+        driver.stop().await;
+        drop(executors);
+    }
+}

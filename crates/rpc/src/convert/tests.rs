@@ -1,0 +1,489 @@
+//! Round trips: what goes to the wire and back is the same, by bytes too.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message;
+use tidemill_dstream::plan::{
+    DatasetPlan, ExchangeKind, JobPlan, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
+    StreamPlan,
+};
+use tidemill_dstream::{
+    Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, Function, GenerateSource,
+    InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind, QueueItem, SaveOutput,
+    SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat, TextFileSource, TextFilesSource,
+};
+use tidemill_types::{
+    BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId, StageId, StreamId,
+    TaskFailure,
+};
+use tonic::{Code, Status};
+
+use super::*;
+use crate::{driver, plan};
+
+/// To the wire, through its bytes, and back.
+fn round_trip<'a, D, W>(domain: &'a D) -> D
+where
+    W: From<&'a D> + Message + Default,
+    D: TryFrom<W> + 'a,
+    D::Error: std::fmt::Debug,
+{
+    let bytes = W::from(domain).encode_to_vec();
+    D::try_from(W::decode(bytes.as_slice()).unwrap()).unwrap()
+}
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,12}"
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    any::<u32>().prop_map(|ms| Duration::from_millis(ms.into()))
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    option::of(any::<u32>()).prop_map(Line)
+}
+
+fn named() -> impl Strategy<Value = NamedFunction> {
+    (text(), text(), line()).prop_map(|(name, sql, line)| NamedFunction {
+        name,
+        function: Function::Expr(sql),
+        line,
+    })
+}
+
+fn operator() -> impl Strategy<Value = Operator> {
+    let columns = || vec(named(), 0..3);
+    prop_oneof![
+        columns().prop_map(|columns| Operator::Map { columns }),
+        columns().prop_map(|columns| Operator::FlatMap { columns }),
+        text().prop_map(|sql| Operator::Filter {
+            predicate: Function::Expr(sql)
+        }),
+        vec(text(), 0..3).prop_map(|with| Operator::Union { with }),
+        (duration(), option::of(duration())).prop_map(|(length, slide)| Operator::Window { length, slide }),
+        (columns(), columns()).prop_map(|(keys, aggregates)| Operator::ReduceByKey { keys, aggregates }),
+        columns().prop_map(|aggregates| Operator::Reduce { aggregates }),
+        Just(Operator::Count),
+        text().prop_map(|sql| Operator::Transform { sql }),
+    ]
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    let item = prop_oneof![
+        text().prop_map(QueueItem::File),
+        vec(text(), 0..3).prop_map(QueueItem::Lines)
+    ];
+    prop_oneof![
+        (text(), any::<u16>(), option::of(duration())).prop_map(|(host, port, block_interval)| Source::SocketText(
+            SocketTextSource {
+                host,
+                port,
+                block_interval
+            }
+        )),
+        (text(), option::of(any::<u64>()))
+            .prop_map(|(path, batch_lines)| Source::TextFile(TextFileSource { path, batch_lines })),
+        (text(), any::<bool>(), duration(), option::of(any::<u32>())).prop_map(
+            |(dir, new_files_only, remember, files_per_batch)| Source::TextFiles(TextFilesSource {
+                dir,
+                new_files_only,
+                remember,
+                files_per_batch
+            })
+        ),
+        vec(item, 0..3).prop_map(Source::Queue),
+        (any::<u64>(), text(), any::<u64>()).prop_map(|(rate, template, seed)| Source::Generate(GenerateSource {
+            rate,
+            template,
+            seed
+        })),
+    ]
+}
+
+fn stream() -> impl Strategy<Value = StreamDef> {
+    let input = prop_oneof![
+        source().prop_map(StreamInput::Source),
+        text().prop_map(StreamInput::From)
+    ];
+    let step = (operator(), line()).prop_map(|(operator, line)| Step { operator, line });
+    (text(), input, vec(step, 0..4), line()).prop_map(|(name, input, steps, line)| StreamDef {
+        name,
+        input,
+        steps,
+        line,
+    })
+}
+
+fn output_kind() -> impl Strategy<Value = OutputKind> {
+    let format = prop_oneof![Just(FileFormat::Text), Just(FileFormat::Csv), Just(FileFormat::Json)];
+    let compression = prop_oneof![
+        Just(Compression::None),
+        Just(Compression::Gzip),
+        Just(Compression::Zstd)
+    ];
+    prop_oneof![
+        any::<u32>().prop_map(|rows| OutputKind::Print { rows }),
+        (
+            text(),
+            format,
+            option::of(any::<u32>()),
+            compression,
+            any::<bool>(),
+            any::<bool>()
+        )
+            .prop_map(
+                |(path, format, files, compression, overwrite, empty)| OutputKind::Save(SaveOutput {
+                    path,
+                    format,
+                    files,
+                    compression,
+                    overwrite,
+                    empty
+                })
+            ),
+        (text(), option::of(text())).prop_map(|(name, query)| OutputKind::Table { name, query }),
+    ]
+}
+
+fn table() -> impl Strategy<Value = TableDef> {
+    let format = prop_oneof![
+        Just(TableFormat::Csv),
+        Just(TableFormat::Json),
+        Just(TableFormat::Parquet)
+    ];
+    (text(), text(), option::of(format), option::of(duration()), line()).prop_map(
+        |(name, path, format, reload, line)| TableDef {
+            name,
+            path,
+            format,
+            reload,
+            line,
+        },
+    )
+}
+
+fn options() -> impl Strategy<Value = JobOptions> {
+    let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
+    (option::of(any::<u32>()), any::<[u32; 3]>(), policy).prop_map(|(partitions, numbers, on_batch_failure)| {
+        JobOptions {
+            partitions,
+            weight: numbers[0],
+            max_attempts: numbers[1],
+            concurrent_batches: numbers[2],
+            on_batch_failure,
+        }
+    })
+}
+
+fn graph() -> impl Strategy<Value = JobGraph> {
+    let output = (text(), output_kind(), line()).prop_map(|(from, kind, line)| OutputDef { from, kind, line });
+    (
+        text(),
+        duration(),
+        options(),
+        vec(table(), 0..3),
+        vec(stream(), 0..4),
+        vec(output, 0..3),
+    )
+        .prop_map(|(name, batch_interval, options, tables, streams, outputs)| JobGraph {
+            name,
+            batch_interval,
+            options,
+            tables,
+            streams,
+            outputs,
+        })
+}
+
+fn plan() -> impl Strategy<Value = JobPlan> {
+    let slot = prop_oneof![
+        any::<u32>().prop_map(|id| SlotKind::Source { stream: StreamId(id) }),
+        any::<u32>().prop_map(|id| SlotKind::Shuffle { from: StageId(id) }),
+        any::<[u32; 2]>().prop_map(|[id, batches]| SlotKind::Dataset {
+            dataset: DatasetId(id),
+            batches
+        }),
+        text().prop_map(|name| SlotKind::Table { name }),
+    ];
+    let slot = (any::<[u32; 2]>(), slot).prop_map(|([id, partitions], kind)| SlotPlan {
+        id: SlotId(id),
+        kind,
+        partitions,
+    });
+    let exchange = prop_oneof![
+        any::<u32>().prop_map(|partitions| ExchangeKind::Hash { partitions }),
+        any::<u32>().prop_map(|partitions| ExchangeKind::RoundRobin { partitions }),
+        Just(ExchangeKind::Single),
+        Just(ExchangeKind::Broadcast),
+    ];
+    let output = prop_oneof![
+        (any::<u32>(), exchange).prop_map(|(to, kind)| StageOutput::Exchange { to: StageId(to), kind }),
+        (option::of(any::<u32>()), vec(any::<u32>(), 0..3)).prop_map(|(dataset, outputs)| StageOutput::Result {
+            dataset: dataset.map(DatasetId),
+            outputs: outputs.into_iter().map(OutputId).collect(),
+        }),
+    ];
+    let read = any::<[u32; 2]>().prop_map(|[slot, partition]| SlotPartition {
+        slot: SlotId(slot),
+        partition,
+    });
+    let stage = (
+        any::<[u32; 3]>(),
+        vec(slot, 0..3),
+        vec(vec(read, 0..3), 0..3),
+        output,
+        any::<bool>(),
+        text(),
+    )
+        .prop_map(
+            |([id, partitions, every], slots, reads, output, skip_empty, description)| StagePlan {
+                id: StageId(id),
+                partitions,
+                slots,
+                reads,
+                output,
+                every,
+                skip_empty,
+                description,
+            },
+        );
+    let stream = (any::<[u32; 2]>(), text(), source()).prop_map(|([id, partitions], name, source)| StreamPlan {
+        id: StreamId(id),
+        name,
+        source,
+        partitions,
+    });
+    let dataset = (any::<[u32; 4]>(), text()).prop_map(|([id, stage, partitions, remember], name)| DatasetPlan {
+        id: DatasetId(id),
+        name,
+        stage: StageId(stage),
+        partitions,
+        remember,
+    });
+    let output =
+        (any::<[u32; 3]>(), text(), text(), output_kind()).prop_map(|([id, stage, partitions], name, stream, kind)| {
+            OutputPlan {
+                id: OutputId(id),
+                name,
+                stream,
+                kind,
+                stage: StageId(stage),
+                partitions,
+            }
+        });
+    (
+        any::<u32>(),
+        duration(),
+        vec(stage, 0..3),
+        vec(stream, 0..3),
+        vec(dataset, 0..3),
+        vec(output, 0..3),
+        vec(text(), 0..3),
+    )
+        .prop_map(
+            |(version, batch_interval, stages, streams, datasets, outputs, tables)| JobPlan {
+                version: PlanVersion(version),
+                batch_interval,
+                stages,
+                streams,
+                datasets,
+                outputs,
+                tables,
+            },
+        )
+}
+
+fn input_items() -> Vec<InputItem> {
+    let file = |part| {
+        InputItem::File(FileRange {
+            path: "a.txt".into(),
+            part,
+        })
+    };
+    let id = BlockId {
+        job: JobId(7),
+        receiver: ReceiverId(1),
+        executor: ExecutorId(2),
+        session: 3,
+        sequence: 4,
+    };
+    vec![
+        InputItem::Block { id, rows: 5 },
+        file(FilePart::Whole),
+        file(FilePart::Bytes { offset: 0, length: 0 }),
+        file(FilePart::Bytes { offset: 10, length: 20 }),
+        file(FilePart::Lines { first: 0, count: 3 }),
+        InputItem::Lines(vec!["a".into(), String::new()]),
+        InputItem::Generate { from: 1, until: 2 },
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_graph_survives_the_wire(graph in graph()) {
+        let there = round_trip::<_, plan::JobGraph>(&graph);
+        // Lines take no part in comparisons, so they are looked at apart.
+        prop_assert_eq!(format!("{there:?}"), format!("{graph:?}"));
+    }
+
+    #[test]
+    fn a_plan_survives_the_wire(plan in plan()) {
+        prop_assert_eq!(round_trip::<_, plan::JobPlan>(&plan), plan);
+    }
+}
+
+#[test]
+fn every_kind_of_failure_survives_the_wire() {
+    for kind in [
+        FailureKind::InputLost,
+        FailureKind::ExecutorLost,
+        FailureKind::Cancelled,
+        FailureKind::User,
+        FailureKind::Resource,
+        FailureKind::External,
+        FailureKind::Internal,
+    ] {
+        let failure = TaskFailure::new(kind, "why");
+        assert_eq!(round_trip::<_, driver::Failure>(&failure), failure);
+    }
+}
+
+#[test]
+fn every_kind_of_input_survives_the_wire_with_its_job_from_outside() {
+    for item in input_items() {
+        let bytes = driver::InputItem::from(&item).encode_to_vec();
+        let wire = driver::InputItem::decode(bytes.as_slice()).unwrap();
+        assert_eq!(input_item(JobId(7), wire), Ok(item));
+    }
+}
+
+#[test]
+fn what_is_missing_or_unspecified_is_named() {
+    let error = |graph: plan::JobGraph| JobGraph::try_from(graph).unwrap_err().to_string();
+    let stream = plan::Stream {
+        input: Some(plan::stream::Input::From("a".into())),
+        steps: vec![
+            plan::Step {
+                operator: Some(plan::step::Operator::Count(plan::Count {})),
+                line: None,
+            },
+            plan::Step {
+                operator: Some(plan::step::Operator::Filter(plan::Filter { predicate: None })),
+                line: None,
+            },
+        ],
+        ..plan::Stream::default()
+    };
+    assert_eq!(
+        error(plan::JobGraph {
+            streams: vec![stream],
+            ..Default::default()
+        }),
+        "streams[0].steps[1].filter.predicate: missing, or of a later version"
+    );
+    assert_eq!(
+        error(plan::JobGraph {
+            options: Some(plan::JobOptions::default()),
+            ..Default::default()
+        }),
+        "options.on_batch_failure: 0 is not a known value"
+    );
+    let save = plan::OutputKind {
+        kind: Some(plan::output_kind::Kind::Save(plan::Save {
+            format: 9,
+            compression: 1,
+            ..Default::default()
+        })),
+    };
+    assert_eq!(
+        OutputKind::try_from(save).unwrap_err().to_string(),
+        "save.format: 9 is not a known value"
+    );
+    let socket = plan::Source {
+        source: Some(plan::source::Source::SocketText(plan::SocketText {
+            port: 65536,
+            ..Default::default()
+        })),
+    };
+    assert_eq!(
+        Source::try_from(socket).unwrap_err().to_string(),
+        "socket_text.port: 65536 is not a port"
+    );
+    let exchange = plan::StageOutput {
+        output: Some(plan::stage_output::Output::Exchange(plan::Exchange::default())),
+    };
+    assert_eq!(
+        StageOutput::try_from(exchange).unwrap_err().to_string(),
+        "exchange.kind: 0 is not a known value"
+    );
+    assert_eq!(
+        TaskFailure::try_from(driver::Failure::default())
+            .unwrap_err()
+            .to_string(),
+        "kind: 0 is not a known value"
+    );
+    let mixed = driver::FileRange {
+        length: Some(1),
+        lines: Some(1),
+        ..Default::default()
+    };
+    let item = driver::InputItem {
+        item: Some(driver::input_item::Item::File(mixed)),
+    };
+    assert_eq!(
+        input_item(JobId(1), item).unwrap_err().to_string(),
+        "file: names neither the whole file, nor bytes, nor lines alone"
+    );
+}
+
+#[test]
+fn a_graph_without_options_has_the_defaults() {
+    let graph = JobGraph::try_from(plan::JobGraph::default()).unwrap();
+    assert_eq!(graph.options, JobOptions::default());
+}
+
+#[test]
+fn diagnostics_travel_in_a_status() {
+    let diagnostics = Diagnostics(vec![
+        Diagnostic::new(Some(3), "streams.a", "unknown stream `b`").suggest("b", ["a"]),
+        Diagnostic::new(None, "", "no outputs"),
+    ]);
+    let status = diagnostics_status(&diagnostics);
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), diagnostics.to_string());
+    assert_eq!(diagnostics_from_status(&status), Some(diagnostics));
+}
+
+#[test]
+fn more_diagnostics_than_a_status_holds_are_counted() {
+    let long = "é".repeat(100_000);
+    let diagnostics: Vec<_> = (0..1000)
+        .map(|i| Diagnostic::new(None, format!("p{i}"), &long).hint(&long))
+        .collect();
+    let status = diagnostics_status(&Diagnostics(diagnostics));
+    // Percent-encoded, the text takes three bytes for each; base64 takes four for three.
+    assert!(status.message().len() * 3 + status.details().len() * 4 / 3 < 14 * 1024);
+    let there = diagnostics_from_status(&status).unwrap().0;
+    assert!(there.len() > 2);
+    assert_eq!(
+        there.last().unwrap().message,
+        format!("{} more faults", 1000 - (there.len() - 1))
+    );
+}
+
+#[test]
+fn another_status_has_no_diagnostics() {
+    assert_eq!(diagnostics_from_status(&Status::invalid_argument("bad")), None);
+    assert_eq!(
+        diagnostics_from_status(&Status::with_details(Code::Internal, "", vec![10, 0].into())),
+        None
+    );
+    assert_eq!(
+        diagnostics_from_status(&Status::with_details(Code::InvalidArgument, "", vec![255].into())),
+        None
+    );
+}

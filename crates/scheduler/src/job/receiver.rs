@@ -1,0 +1,200 @@
+//! The receivers of a job: where they run and what they have reported.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidemill_types::{BatchTime, ExecutorId, ReceiverId, StreamId};
+
+use super::inputs::Losses;
+use super::{Job, JobState};
+use crate::action::{Action, Notice};
+use crate::event::StoredBlock;
+use crate::scheduler::Context;
+
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    by_id: BTreeMap<ReceiverId, Receiver>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) stream: StreamId,
+    /// Counts its starts; messages of another session are late.
+    pub(crate) session: u32,
+    pub(crate) place: Place,
+    /// All that was received up to this border is in a reported block.
+    pub(crate) border: BatchTime,
+    /// Reported and not allocated, in order of reception.
+    pub(crate) unallocated: VecDeque<StoredBlock>,
+    pub(crate) rows: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Has no executor.
+    Unplaced,
+    On(ExecutorId),
+    /// Was told to stop and has not said that it has.
+    Stopping(ExecutorId),
+    Stopped,
+}
+
+impl Receivers {
+    pub(crate) fn new(receivers: &[(ReceiverId, StreamId)]) -> Self {
+        let receiver = |stream| Receiver {
+            stream,
+            session: 0,
+            place: Place::Unplaced,
+            border: BatchTime(i64::MIN),
+            unallocated: VecDeque::new(),
+            rows: 0,
+        };
+        Self {
+            by_id: receivers.iter().map(|(id, stream)| (*id, receiver(*stream))).collect(),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        for receiver in self.by_id.values_mut() {
+            receiver.unallocated.clear();
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ReceiverId, &Receiver)> {
+        self.by_id.iter().map(|(id, receiver)| (*id, receiver))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ReceiverId, &mut Receiver)> {
+        self.by_id.iter_mut().map(|(id, receiver)| (*id, receiver))
+    }
+
+    fn current(&mut self, id: ReceiverId, session: u32) -> Option<&mut Receiver> {
+        self.by_id.get_mut(&id).filter(|receiver| receiver.session == session)
+    }
+
+    pub(crate) fn has_unallocated(&self) -> bool {
+        self.by_id.values().any(|receiver| !receiver.unallocated.is_empty())
+    }
+
+    fn any_unplaced(&self) -> bool {
+        self.by_id.values().any(|receiver| receiver.place == Place::Unplaced)
+    }
+
+    pub(crate) fn all_stopped(&self) -> bool {
+        self.by_id
+            .values()
+            .all(|receiver| matches!(receiver.place, Place::Stopped | Place::Unplaced))
+    }
+
+    /// Whether every running receiver has reported the border.
+    pub(crate) fn have_reached(&self, border: BatchTime) -> bool {
+        self.by_id.values().all(|receiver| match receiver.place {
+            Place::On(_) | Place::Stopping(_) => receiver.border >= border,
+            Place::Unplaced | Place::Stopped => true,
+        })
+    }
+
+    /// Forgets the executor: its receivers have no place, and blocks that only it held are gone.
+    pub(crate) fn lose(&mut self, executor: ExecutorId, losses: &mut Losses) {
+        for receiver in self.by_id.values_mut() {
+            receiver.unallocated.retain(|block| {
+                let lost = block.id.executor == executor;
+                if lost {
+                    losses.add(executor, block.rows);
+                }
+                !lost
+            });
+            match receiver.place {
+                Place::On(on) if on == executor => receiver.place = Place::Unplaced,
+                Place::Stopping(on) if on == executor => receiver.place = Place::Stopped,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Puts receivers that have no executor on the one with the fewest receivers of this job.
+    pub(super) fn place_receivers(&mut self, cx: &mut Context<'_>) {
+        if self.state != JobState::Running || !self.receivers.any_unplaced() {
+            return;
+        }
+        let mut loads: BTreeMap<ExecutorId, u32> = self.executors().map(|id| (id, 0)).collect();
+        for (_, receiver) in self.receivers.iter() {
+            if let Place::On(executor) = receiver.place {
+                *loads.entry(executor).or_default() += 1;
+            }
+        }
+        let job = self.spec.id;
+        // Jobs begin at different executors, so that their receivers do not all stand on the first.
+        let executors = loads.len();
+        let rank = |id: &ExecutorId| (id.0 as usize + executors - job.0 as usize % executors) % executors;
+        for (id, receiver) in self.receivers.iter_mut() {
+            if receiver.place != Place::Unplaced {
+                continue;
+            }
+            let fewest = loads.iter().min_by_key(|(executor, load)| (**load, rank(executor)));
+            let Some(executor) = fewest.map(|(executor, _)| *executor) else {
+                return;
+            };
+            *loads.entry(executor).or_default() += 1;
+            receiver.place = Place::On(executor);
+            receiver.session += 1;
+            receiver.border = BatchTime(i64::MIN);
+            cx.act(Action::StartReceiver {
+                executor,
+                job,
+                receiver: id,
+                stream: receiver.stream,
+                session: receiver.session,
+            });
+            cx.act(Action::Publish(Notice::ReceiverPlaced {
+                job,
+                receiver: id,
+                executor,
+                session: receiver.session,
+            }));
+        }
+    }
+
+    pub(super) fn stop_receivers(&mut self, cx: &mut Context<'_>) {
+        let job = self.spec.id;
+        for (id, receiver) in self.receivers.iter_mut() {
+            match receiver.place {
+                Place::On(executor) => {
+                    receiver.place = Place::Stopping(executor);
+                    cx.act(Action::StopReceiver {
+                        executor,
+                        job,
+                        receiver: id,
+                        session: receiver.session,
+                    });
+                }
+                Place::Unplaced => receiver.place = Place::Stopped,
+                Place::Stopping(_) | Place::Stopped => {}
+            }
+        }
+    }
+
+    pub(crate) fn on_blocks_reported(
+        &mut self,
+        receiver: ReceiverId,
+        session: u32,
+        blocks: Vec<StoredBlock>,
+        border: BatchTime,
+    ) {
+        if self.state.is_ended() {
+            return;
+        }
+        if let Some(receiver) = self.receivers.current(receiver, session) {
+            receiver.rows += blocks.iter().map(|block| block.rows).sum::<u64>();
+            receiver.unallocated.extend(blocks);
+            receiver.border = receiver.border.max(border);
+        }
+    }
+
+    pub(crate) fn on_receiver_stopped(&mut self, receiver: ReceiverId, session: u32) {
+        if let Some(receiver) = self.receivers.current(receiver, session) {
+            receiver.place = Place::Stopped;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What tasks came to, and trying again.
+
+use std::collections::BTreeSet;
+
+use tidemill_types::{BatchTime, ExecutorId, TaskFailure};
+
+use super::batch::Batch;
+use super::task::Key;
+use super::{Job, micros};
+use crate::action::{Action, JobEnd, Notice};
+use crate::event::TaskOutcome;
+use crate::scheduler::Context;
+
+/// A task whose input is still missing after this many attempts waits for nothing: the delay before each of them is
+/// long enough for news of a lost holder.
+const MAX_MISSES: u32 = 100;
+
+impl Job {
+    pub(crate) fn on_batch_reported(
+        &mut self,
+        cx: &mut Context<'_>,
+        executor: ExecutorId,
+        time: BatchTime,
+        restore: bool,
+        outcomes: Vec<TaskOutcome>,
+    ) {
+        let index = self.index_of(time);
+        for outcome in outcomes {
+            let run = self.runs(restore).get_mut(&index);
+            let Some(run) = run.filter(|run| run.time == time) else {
+                return;
+            };
+            let key = (outcome.stage, outcome.partition);
+            if run.tasks.current(key, executor, outcome.attempt).is_none() {
+                continue;
+            }
+            match outcome.result {
+                Ok(success) => run.tasks.finish(key, success),
+                Err(failure) => self.on_task_failed(cx, index, restore, key, &failure),
+            }
+        }
+        if restore && self.restores.get(&index).is_some_and(|run| run.tasks.all_done()) {
+            self.restores.remove(&index);
+            if self.restores.is_empty() {
+                self.end_restores();
+            }
+        }
+    }
+
+    fn on_task_failed(&mut self, cx: &mut Context<'_>, index: i64, restore: bool, key: Key, failure: &TaskFailure) {
+        let (job, max_attempts) = (self.spec.id, self.spec.max_attempts);
+        let Some(run) = self.runs(restore).get_mut(&index) else {
+            return;
+        };
+        let Some(task) = run.tasks.get_mut(key) else { return };
+        run.failed_attempts += 1;
+        let counts = failure.kind.counts_toward_limit();
+        // An input that cannot be read is most often the first sign of a lost executor: wait for that news.
+        let delay = if counts {
+            task.failures += 1;
+            0
+        } else {
+            task.misses += 1;
+            micros(cx.options.retry_delay)
+        };
+        cx.act(Action::Publish(Notice::TaskFailed {
+            job,
+            batch: run.time,
+            stage: key.0,
+            partition: key.1,
+            executor: task.executor,
+            error: failure.to_string(),
+        }));
+        let times = task.failures + task.misses;
+        let last = task.failures >= max_attempts || task.misses >= MAX_MISSES;
+        run.tasks.defer(key, cx.now + delay);
+        if !last {
+            return;
+        }
+        let error = format!(
+            "stage {} partition {} failed {times} times, last: {failure}",
+            key.0, key.1
+        );
+        if restore {
+            let time = run.time;
+            let error = format!("remembered data of batch {time} cannot be made again: {error}");
+            self.end(cx, JobEnd::Failed(error));
+        } else {
+            self.fail_batch(cx, index, &error);
+        }
+    }
+
+    /// Launches again the tasks whose time has come: elsewhere if they may move, or where they were.
+    pub(super) fn retry_deferred(&mut self, cx: &mut Context<'_>) {
+        for restore in [false, true] {
+            let due = |run: &Batch| run.tasks.next_retry().is_some_and(|until| until <= cx.now);
+            let runs = if restore {
+                self.restores.values()
+            } else {
+                self.batches.values()
+            };
+            let launched = runs.take_while(|run| run.state.is_launched());
+            let due: Vec<i64> = launched.filter(|run| due(run)).map(|run| run.index).collect();
+            for index in due {
+                let Some(run) = self.runs(restore).get(&index) else {
+                    continue;
+                };
+                let which = run.tasks.due(cx.now);
+                let missed = which
+                    .iter()
+                    .filter(|key| run.tasks.get(**key).is_some_and(|task| task.misses > 0));
+                let missed: BTreeSet<Key> = missed.copied().collect();
+                self.relaunch(cx, index, &which, restore, |job, run, key| {
+                    let task = run.tasks.get(key)?;
+                    let stage = job.spec.plan.stage(key.0)?;
+                    job.elsewhere(stage, key.1, task.executor).or(Some(task.executor))
+                });
+                // What a reader has lost, its maps may have kept.
+                if let Some(batch) = self.batches.get(&index).filter(|_| !restore && !missed.is_empty()) {
+                    self.resend(cx, index, self.kept_outputs(batch, &missed));
+                }
+            }
+        }
+    }
+}

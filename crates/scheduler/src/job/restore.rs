@@ -1,0 +1,154 @@
+//! Making remembered partitions again after their holder is lost.
+//!
+//! A lost part of a dataset is a function of its batch's inputs. For each batch that windows can still ask for, the
+//! tasks that lead to the missing parts run again, with the inputs that the batch had, and send only to the missing
+//! partitions. Nothing else of the batch is repeated, and no output.
+//!
+//! One set of restores runs at a time, under a routing version of its own; what is lost meanwhile is in the next. Its
+//! launches follow the routing at once, so that no executor takes the one without the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidemill_dstream::plan::SlotKind;
+
+use super::Job;
+use super::batch::Batch;
+use super::graph::{dataset_of, reads};
+use super::inputs::Losses;
+use super::parts::Part;
+use super::task::Key;
+use crate::action::{Action, Notice};
+use crate::scheduler::Context;
+
+/// The tasks of each batch, and the partitions that they send to.
+type Wanted = BTreeMap<i64, BTreeMap<Key, BTreeSet<u32>>>;
+
+impl Job {
+    /// Starts runs for the parts that are lost and that an unfinished or later batch can read.
+    pub(super) fn restore_missing(&mut self, cx: &mut Context<'_>) {
+        if !self.restores.is_empty() || self.owners.is_empty() {
+            return;
+        }
+        let missing: Vec<Part> = self.parts.lost().filter(|part| self.is_readable(*part)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        self.restore_attempt = self.restore_attempt.next();
+        let wanted = self.restore_tasks(missing);
+        let mut losses = Losses::default();
+        for (index, tasks) in &wanted {
+            let Some(history) = self.history.get_mut(index) else {
+                continue;
+            };
+            let here = &self.installed;
+            for (stage, partition) in tasks.keys() {
+                if let Some(stage) = self.spec.plan.stage(*stage) {
+                    let gone = |executor| here.get(&executor) != Some(&true);
+                    history.inputs.lose_of_task(stage, *partition, gone, &mut losses);
+                }
+            }
+        }
+        self.publish_losses(cx, &losses);
+        let first = wanted.keys().next().copied().unwrap_or(i64::MAX);
+        self.restoring_from = first.min(self.remembered_from());
+        self.renew_routing(cx);
+        for (index, tasks) in &wanted {
+            self.add_restore(cx, *index, tasks);
+        }
+        for (index, tasks) in wanted {
+            self.send(cx, index, &tasks.into_keys().collect(), true);
+        }
+    }
+
+    /// Executors forget what only the restores have read.
+    pub(super) fn end_restores(&mut self) {
+        self.restoring_from = i64::MAX;
+        self.parts.forget_before(self.remembered_from());
+    }
+
+    /// Whether an unfinished or later batch can read a part, and it can be made again now: parts of an unfinished batch
+    /// are left by its own tasks.
+    pub(super) fn is_readable(&self, part: Part) -> bool {
+        let remember = self
+            .spec
+            .plan
+            .dataset(part.dataset)
+            .map_or(0, |dataset| i64::from(dataset.remember));
+        let completed = self.history.get(&part.index).is_some_and(|history| !history.absent);
+        completed && part.index + remember > self.oldest_unfinished()
+    }
+
+    /// The missing parts' tasks and all that these need.
+    fn restore_tasks(&self, missing: Vec<Part>) -> Wanted {
+        let plan = &self.spec.plan;
+        let mut wanted = Wanted::new();
+        let mut open: Vec<(i64, Key, Option<u32>)> = Vec::new();
+        let producer = |part: Part| {
+            let dataset = plan.dataset(part.dataset)?;
+            Some((part.index, (dataset.stage, part.partition), None))
+        };
+        open.extend(missing.into_iter().filter_map(producer));
+        while let Some((index, key, target)) = open.pop() {
+            let (stage_id, partition) = key;
+            let (Some(stage), Some(history)) = (plan.stage(stage_id), self.history.get(&index)) else {
+                continue;
+            };
+            // A skipped batch has no rows, and its readers know.
+            if history.absent || (stage.skip_empty && history.inputs.is_empty_for(stage, partition)) {
+                continue;
+            }
+            let tasks = wanted.entry(index).or_default();
+            let known = tasks.contains_key(&key);
+            tasks.entry(key).or_default().extend(target);
+            if known {
+                continue;
+            }
+            for (slot, partition) in reads(stage, partition) {
+                match slot.kind {
+                    SlotKind::Shuffle { from } => {
+                        let senders = plan.stage(from).map_or(0, |stage| stage.partitions);
+                        open.extend((0..senders).map(|sender| (index, (from, sender), Some(partition))));
+                    }
+                    SlotKind::Dataset { dataset, batches } => {
+                        let parts = plan.window(dataset, index, batches).map(|index| Part {
+                            index,
+                            dataset,
+                            partition,
+                        });
+                        open.extend(
+                            parts
+                                .filter(|part| self.parts.holder(*part).is_none())
+                                .filter_map(producer),
+                        );
+                    }
+                    SlotKind::Source { .. } | SlotKind::Table { .. } => {}
+                }
+            }
+        }
+        wanted
+    }
+
+    fn add_restore(&mut self, cx: &mut Context<'_>, index: i64, tasks: &BTreeMap<Key, BTreeSet<u32>>) {
+        let Some(history) = self.history.get(&index) else {
+            return;
+        };
+        let mut run = Batch::restore(index, self.time_of(index), cx.now, history);
+        let mut partitions = 0;
+        for (key, targets) in tasks {
+            let Some(stage) = self.spec.plan.stage(key.0) else {
+                continue;
+            };
+            let executor = self.place(stage, key.1, &run.inputs);
+            let executor = executor.expect("every place has an owner while there are owners");
+            run.tasks.launch(*key, executor, self.restore_attempt);
+            run.tasks.send_only_to(*key, targets.iter().copied());
+            partitions += u32::from(dataset_of(stage).is_some());
+        }
+        cx.act(Action::Publish(Notice::Restoring {
+            job: self.spec.id,
+            batch: run.time,
+            partitions,
+        }));
+        self.restores.insert(index, run);
+    }
+}

@@ -1,0 +1,15 @@
+//! The scheduler against a cluster in memory.
+//!
+//! [`cluster`] and [`executor`] do what the scheduler asks for and check it; [`plans`] says what has to come out. The
+//! rest are the rules, by subject, and [`random`] all of them at once.
+
+mod cluster;
+mod executor;
+mod plans;
+
+mod failures;
+mod losses;
+mod random;
+mod receivers;
+mod ticks;
+mod windows;

@@ -1,0 +1,16 @@
+//! The vocabulary of Tidemill: ids, batch times, task keys and outcomes.
+//!
+//! Plain values without I/O, runtime or data-model dependencies, shared by every other crate.
+
+mod failure;
+mod id;
+mod task;
+mod time;
+
+pub use failure::{FailureKind, TaskFailure};
+pub use id::{
+    Attempt, DatasetId, ExecutorId, Generation, Incarnation, JobId, OutputId, PlanVersion, ReceiverId, RoutingVersion,
+    SlotId, StageId, StreamId,
+};
+pub use task::{BlockId, TaskAttempt, TaskKey};
+pub use time::BatchTime;
