@@ -32,7 +32,7 @@ fn saved(directory: &Path) -> Result<BTreeMap<String, u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<()> {
-    const FILES: usize = 60;
+    const FILES: usize = 1200;
     const WINDOW: usize = 5;
     const PER_BATCH: usize = 2;
     let dir = tempfile::tempdir()?;
@@ -40,16 +40,16 @@ async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<
     std::fs::create_dir(&input)?;
     let mut contents: Vec<Vec<String>> = Vec::new();
     for file in 0..FILES {
-        let lines: Vec<String> = (0..400).map(|i| format!("k{}", (file * 17 + i * i) % 23)).collect();
-        std::fs::write(input.join(format!("{file:03}.txt")), lines.join("\n"))?;
+        let lines: Vec<String> = (0..100).map(|i| format!("k{}", (file * 17 + i * i) % 23)).collect();
+        std::fs::write(input.join(format!("{file:04}.txt")), lines.join("\n"))?;
         contents.push(lines);
     }
     // One time for all: names decide the order.
-    let time = std::fs::metadata(input.join("000.txt"))?.modified()?;
+    let time = std::fs::metadata(input.join("0000.txt"))?.modified()?;
     for file in 0..FILES {
         std::fs::File::options()
             .write(true)
-            .open(input.join(format!("{file:03}.txt")))?
+            .open(input.join(format!("{file:04}.txt")))?
             .set_modified(time)?;
     }
     let mut cluster = ProcessCluster::start(binary(), 3, 1, &[]).await?;
@@ -79,7 +79,7 @@ async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<
         ..SubmitOptions::default()
     };
     client.submit(&ctx.graph()?, &[], options).await?;
-    for (kill, after) in [(1, 5), (0, 15)] {
+    for (kill, after) in [(1, 50), (0, 200)] {
         eventually(DEADLINE, "batches before the kill", || async {
             let summary = client.job("files").await.map_err(|error| error.to_string())?.summary;
             if summary.completed_batches >= after {
@@ -90,6 +90,11 @@ async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<
         })
         .await?;
         cluster.kill_executor(kill).await?;
+        let summary = client.job("files").await?.summary;
+        assert!(
+            !summary.state.is_over(),
+            "the kill came too late to mean anything: {summary:?}"
+        );
     }
     let summary = eventually(DEADLINE, "the end of the job", || async {
         let summary = client.job("files").await.map_err(|error| error.to_string())?.summary;

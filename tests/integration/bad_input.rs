@@ -31,7 +31,7 @@ async fn a_faulty_job_is_refused_with_line_operator_column_and_a_hint() -> Resul
         ("      - fitler: \"value <> ''\"\n", "line 8", "fitler", "filter"),
         ("      - filter: \"valeu <> ''\"\n", "line 8", "valeu", "value"),
         ("      - map: {word: \"lowr(value)\"}\n", "line 8", "lowr", "lower"),
-        ("      - filter: \"length(value)\"\n", "line 8", "filter", "boolean"),
+        ("      - filter: \"length(value)\"\n", "line 8", "filter", "Boolean"),
         ("      - flat_map: {word: value}\n", "line 8", "flat_map", "list"),
         ("      - window: {length: 1500ms}\n", "line 8", "window", "multiple"),
         ("      - union: {with: [lnies]}\n", "line 8", "lnies", "lines"),

@@ -16,10 +16,12 @@ fn count(lines: &[String]) -> Vec<String> {
     {
         *counts.entry(word).or_default() += 1;
     }
-    counts
+    let mut rows: Vec<String> = counts
         .into_iter()
         .map(|(word, count)| format!("{word}|{count}"))
-        .collect()
+        .collect();
+    rows.sort();
+    rows
 }
 
 fn batches() -> Vec<Vec<String>> {
