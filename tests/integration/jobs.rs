@@ -6,7 +6,7 @@ use anyhow::Result;
 use tidemill_client::{Client, Error, JobState, StreamingContext, SubmitOptions};
 use tidemill_dstream::JobGraph;
 use tidemill_local::LocalCluster;
-use tidemill_testkit::{config, eventually};
+use tidemill_testkit::{Proxy, config, eventually};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -124,6 +124,68 @@ async fn a_window_is_right_after_an_executor_died_and_another_came() -> Result<(
     assert_eq!(tidemill_testkit::rows(&rows), ["250"]);
     let summary = client.job("survivor").await?.summary;
     assert_eq!((summary.failed_batches, summary.lost_rows), (0, 0));
+    cluster.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_channel_that_breaks_is_resumed_and_loses_nothing() -> Result<()> {
+    let mut config = config()?;
+    // Time enough to come back on a busy machine.
+    config.driver.reattach_grace = Duration::from_secs(20);
+    config.driver.heartbeat_timeout = Duration::from_secs(30);
+    let mut cluster = LocalCluster::start(&config, 1).await?;
+    let proxy = Proxy::start(cluster.address()).await?;
+    cluster.add_executor_through(proxy.address()).await?;
+    cluster.await_executors(2).await?;
+    let client = cluster.client().await?;
+    let interval = Duration::from_millis(50);
+    client
+        .submit(&live("resumed", interval)?, &[], SubmitOptions::default())
+        .await?;
+    for round in 1..=5 {
+        completed(&client, "resumed", round * 6).await?;
+        assert!(proxy.cut() > 0, "no connection was open");
+    }
+    let before = completed(&client, "resumed", 1).await?;
+    completed(&client, "resumed", before + 10).await?;
+    let executors: Vec<u32> = client.executors().await?.iter().map(|executor| executor.id.0).collect();
+    assert_eq!(executors, [1, 2], "an executor was registered anew");
+    let (_, rows) = client.sql("SELECT DISTINCT count FROM resumed.counts").await?;
+    assert_eq!(tidemill_testkit::rows(&rows), ["125"]);
+    cluster.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_was_cut_off_for_too_long_registers_anew_and_works() -> Result<()> {
+    let mut config = config()?;
+    config.driver.reattach_grace = Duration::from_millis(1);
+    let mut cluster = LocalCluster::start(&config, 1).await?;
+    let proxy = Proxy::start(cluster.address()).await?;
+    cluster.add_executor_through(proxy.address()).await?;
+    cluster.await_executors(2).await?;
+    let client = cluster.client().await?;
+    let interval = Duration::from_millis(50);
+    client
+        .submit(&live("cut", interval)?, &[], SubmitOptions::default())
+        .await?;
+    completed(&client, "cut", 6).await?;
+    assert!(proxy.cut() > 0, "no connection was open");
+    eventually(DEADLINE, "a new number and work", || async {
+        let executors = client.executors().await.map_err(|error| error.to_string())?;
+        let again = executors.iter().find(|executor| executor.id.0 == 3);
+        if again.is_some_and(|again| again.completed_tasks > 10) {
+            Ok(())
+        } else {
+            Err(format!("{executors:?}"))
+        }
+    })
+    .await?;
+    let before = completed(&client, "cut", 1).await?;
+    completed(&client, "cut", before + 8).await?;
+    let (_, rows) = client.sql("SELECT DISTINCT count FROM cut.counts").await?;
+    assert_eq!(tidemill_testkit::rows(&rows), ["125"]);
     cluster.stop().await;
     Ok(())
 }

@@ -64,9 +64,17 @@ impl LocalCluster {
     /// # Errors
     /// A port or a thread cannot be had.
     pub async fn add_executor(&mut self) -> Result<SocketAddr, Error> {
+        self.add_executor_through(self.address()).await
+    }
+
+    /// Starts one more executor that reaches the driver at another address, such as a proxy's.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn add_executor_through(&mut self, driver: SocketAddr) -> Result<SocketAddr, Error> {
         let mut options = tidemill_executor::Options::from(&self.config);
         options.bind = "127.0.0.1:0".to_owned();
-        options.driver = self.address().to_string();
+        options.driver = driver.to_string();
         options.advertise = None;
         let executor = tidemill_executor::start(options).await?;
         let address = executor.address();
