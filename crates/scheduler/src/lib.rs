@@ -10,9 +10,14 @@
 //!           │ waits for the receivers'    │ a lost executor's tasks are launched again,
 //!           │ borders, or their deadline  │ a failed task up to max_attempts
 //! ```
-//! What belongs where: [`placement`] says who owns a partition, `job::allocation` which blocks belong to a batch,
-//! `job::launch` what is sent for a batch, `job::loss` what a lost executor takes with it, `job::restore` how
-//! remembered partitions are made again.
+//! What belongs where: [`placement`] says who owns a partition and `job::owners` when that changes, `job::ticks` when a
+//! batch is due, `job::allocation` which blocks belong to it, `job::launch` what is sent for it, `job::report` what its
+//! tasks came to, `job::commit` how it ends, `job::loss` what a lost executor takes with it, `job::restore` how remembered
+//! partitions are made again.
+//!
+//! Whatever fails, a batch is committed once and in order, and what runs again is what was lost. An attempt has a number
+//! that its task never had before, so a report is of the current attempt or it is late. Nothing is waited for by the
+//! clock alone but a batch's time, a border and a retry: [`Scheduler::next_deadline`] is never in the past.
 
 mod action;
 mod event;

@@ -90,7 +90,7 @@ impl Job {
                     self.forget_blocks(&batch.inputs);
                 }
                 self.next_allocation = self.next_allocation.max(index + 1);
-                self.parts.forget_batch(index);
+
                 self.history.insert(index, History::absent());
                 self.forget();
             }

@@ -63,7 +63,9 @@ impl Job {
         }
         let (time, all) = (batch.time, batch.tasks.keys());
         self.batches.insert(index, batch);
-        self.send(cx, index, &all, false);
+        // Executors with nothing to run are told what they can forget.
+        let forgetting: Vec<ExecutorId> = self.forgotten_blocks.keys().copied().collect();
+        self.send(cx, index, &all, false, forgetting);
         cx.act(Action::Publish(Notice::BatchStarted {
             job: self.spec.id,
             batch: time,
@@ -97,11 +99,27 @@ impl Job {
             run.tasks.launch(*key, executor, attempt);
         }
         self.runs(restore).insert(index, run);
-        self.send(cx, index, which, restore);
+        self.send(cx, index, which, restore, []);
     }
 
-    /// Sends the named tasks of a run to their executors, one message each.
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, index: i64, which: &BTreeSet<Key>, restore: bool) {
+    /// Tells the executors that do not know it yet which batches are finished.
+    pub(super) fn tell_oldest(&mut self, cx: &mut Context<'_>) {
+        let oldest = self.oldest_unfinished();
+        let told = |executor: &ExecutorId| self.told_oldest.get(executor).is_some_and(|told| *told >= oldest);
+        let untold: Vec<ExecutorId> = self.executors().filter(|executor| !told(executor)).collect();
+        self.send(cx, oldest, &BTreeSet::new(), false, untold);
+    }
+
+    /// Sends the named tasks of a run to their executors, one message each, and a message without tasks to others that
+    /// have to know of it.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        index: i64,
+        which: &BTreeSet<Key>,
+        restore: bool,
+        others: impl IntoIterator<Item = ExecutorId>,
+    ) {
         let oldest = if restore { index } else { self.oldest_unfinished() };
         let remember_from = self.remembered_from().min(self.restoring_from);
         let absent = self.absent();
@@ -110,10 +128,8 @@ impl Job {
         };
         let plan = &self.spec.plan;
         let mut losses = Losses::default();
-        // Executors with nothing to run are told what they can forget.
-        let forgetting = self.forgotten_blocks.keys().filter(|_| !restore && !which.is_empty());
         let mut by_executor: BTreeMap<ExecutorId, Vec<TaskLaunch>> =
-            forgetting.map(|executor| (*executor, Vec::new())).collect();
+            others.into_iter().map(|executor| (executor, Vec::new())).collect();
         let mut senders: BTreeSet<StageId> = BTreeSet::new();
         for key in which {
             let (Some(task), Some(stage)) = (run.tasks.get(*key), plan.stage(key.0)) else {
@@ -163,6 +179,9 @@ impl Job {
             forget_blocks: Vec::new(),
         };
         for (executor, tasks) in by_executor {
+            if !restore {
+                self.told_oldest.insert(executor, oldest);
+            }
             let launch = Launch {
                 tasks,
                 forget_blocks: self.forgotten_blocks.remove(&executor).unwrap_or_default(),

@@ -29,6 +29,7 @@ impl Job {
             return;
         }
         self.forgotten_blocks.remove(&lost);
+        self.told_oldest.remove(&lost);
         self.abandon_restores();
         self.parts.lose_of(lost);
         let alone = self.executors().next().is_none();
@@ -41,7 +42,6 @@ impl Job {
                 .filter(|batch| batch.state == BatchState::Running)
             {
                 batch.start_over();
-                self.parts.forget_batch(batch.index);
             }
         }
         self.lose_blocks(cx, lost);

@@ -76,6 +76,8 @@ pub(crate) struct Job {
     restoring_from: i64,
     /// Blocks that no batch can ask for any more, by holder, until it is told.
     forgotten_blocks: BTreeMap<ExecutorId, Vec<BlockId>>,
+    /// What each executor was told to be the oldest unfinished batch.
+    told_oldest: BTreeMap<ExecutorId, i64>,
     receivers: Receivers,
     /// Every source has said that no more will come.
     exhausted: bool,
@@ -106,6 +108,7 @@ impl Job {
             parts: Parts::default(),
             restoring_from: i64::MAX,
             forgotten_blocks: BTreeMap::new(),
+            told_oldest: BTreeMap::new(),
             receivers: Receivers::new(&spec.receivers),
             exhausted: false,
             installed: BTreeMap::new(),
@@ -265,8 +268,8 @@ impl Job {
             self.rebalance_if_idle(cx);
             self.place_receivers(cx);
             while self.generate(cx) | self.allocate(cx) {}
-            self.restore_missing(cx);
             self.launch_ready(cx);
+            self.restore_missing(cx);
             self.retry_deferred(cx);
             self.commit_finished(cx);
         }

@@ -51,12 +51,6 @@ impl Parts {
         }
     }
 
-    /// Lets go of all parts of a batch.
-    pub(crate) fn forget_batch(&mut self, index: i64) {
-        self.held.retain(|part, _| part.index != index);
-        self.lost.retain(|part| part.index != index);
-    }
-
     pub(crate) fn forget(&mut self, part: Part) {
         self.held.remove(&part);
         self.lost.remove(&part);

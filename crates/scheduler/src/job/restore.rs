@@ -24,9 +24,11 @@ use crate::scheduler::Context;
 type Wanted = BTreeMap<i64, BTreeMap<Key, BTreeSet<u32>>>;
 
 impl Job {
-    /// Starts runs for the parts that are lost and that an unfinished or later batch can read.
+    /// Starts runs for the parts that are lost and that an unfinished or later batch can read, once a batch is launched:
+    /// with it executors learn which first runs are over, so that those are not taken for the restores nor the other way
+    /// round.
     pub(super) fn restore_missing(&mut self, cx: &mut Context<'_>) {
-        if !self.restores.is_empty() || self.owners.is_empty() {
+        if !self.restores.is_empty() || self.owners.is_empty() || self.launched().next().is_none() {
             return;
         }
         let missing: Vec<Part> = self.parts.lost().filter(|part| self.is_readable(*part)).collect();
@@ -51,12 +53,13 @@ impl Job {
         self.publish_losses(cx, &losses);
         let first = wanted.keys().next().copied().unwrap_or(i64::MAX);
         self.restoring_from = first.min(self.remembered_from());
+        self.tell_oldest(cx);
         self.renew_routing(cx);
         for (index, tasks) in &wanted {
             self.add_restore(cx, *index, tasks);
         }
         for (index, tasks) in wanted {
-            self.send(cx, index, &tasks.into_keys().collect(), true);
+            self.send(cx, index, &tasks.into_keys().collect(), true, []);
         }
     }
 

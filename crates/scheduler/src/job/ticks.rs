@@ -1,11 +1,12 @@
 //! When things happen: the start of a job, its batches becoming due, its end, and the next time to look.
 
+use tidemill_types::BatchTime;
+
 use super::batch::{Batch, BatchState};
 use super::{Job, JobState, micros};
 use crate::action::{Action, JobEnd, Notice};
 use crate::event::Pace;
 use crate::scheduler::{Context, Options};
-use tidemill_types::BatchTime;
 
 impl Job {
     pub(super) fn start_if_ready(&mut self, cx: &mut Context<'_>) {

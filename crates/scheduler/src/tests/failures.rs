@@ -158,6 +158,53 @@ fn windows_leave_a_skipped_batch_out_as_long_as_they_reach_back_to_it() {
 }
 
 #[test]
+fn a_batch_that_may_be_skipped_is_waited_for_by_the_windows_that_read_it() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(JobSpec {
+        max_attempts: 1,
+        on_batch_failure: FailurePolicy::Skip,
+        concurrent_batches: 3,
+        ..spec(1, windowed(2, 3, 1))
+    });
+    cluster.run_until(11_500);
+    cluster
+        .executors
+        .values_mut()
+        .for_each(|executor| executor.frozen = true);
+    cluster.run_until(14_500);
+    cluster
+        .executors
+        .values_mut()
+        .for_each(|executor| executor.frozen = false);
+    cluster.failures.push((REDUCE, 0, FailureKind::User));
+    cluster.settle();
+    assert_eq!(cluster.committed(job), [1, 3, 4]);
+}
+
+#[test]
+fn a_job_that_ends_with_its_input_goes_on_after_a_batch_that_could_not_be_planned() {
+    let mut cluster = Cluster::new(1);
+    cluster.last_input = Some(3);
+    cluster.hold_planner = true;
+    let job = cluster.submit(JobSpec {
+        on_batch_failure: FailurePolicy::Skip,
+        pace: crate::Pace::NoWait,
+        ends_with_input: true,
+        ..spec(1, word_count(2))
+    });
+    cluster.settle();
+    cluster.event(Event::Allocated {
+        job,
+        batch: BatchTime(1000),
+        result: Err(failure(FailureKind::External)),
+    });
+    cluster.hold_planner = false;
+    cluster.settle();
+    assert_eq!(cluster.committed(job), [2, 3]);
+    assert_eq!(cluster.state(job), JobState::Ended(JobEnd::Finished));
+}
+
+#[test]
 fn an_input_that_cannot_be_planned_fails_its_batch() {
     let mut cluster = Cluster::new(1);
     let job = cluster.submit(JobSpec {
@@ -206,6 +253,32 @@ fn a_lost_input_is_waited_for_and_does_not_count() {
     assert_eq!(cluster.scheduler.next_deadline(), Some(11_200_000));
     cluster.run_until(15_500);
     assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn what_is_said_of_an_attempt_that_waits_for_its_retry_is_late() {
+    let mut cluster = Cluster::new(1);
+    let job = cluster.submit(JobSpec {
+        max_attempts: 1,
+        ..spec(1, word_count(1))
+    });
+    cluster.run_until(10_900);
+    cluster.failures.push((REDUCE, 0, FailureKind::InputLost));
+    cluster.run_until(11_000);
+    cluster.event(Event::BatchReported {
+        executor: ExecutorId(1),
+        job,
+        batch: BatchTime(11_000),
+        restore: false,
+        tasks: vec![TaskOutcome {
+            stage: REDUCE,
+            partition: 0,
+            attempt: Attempt(0),
+            result: Err(failure(FailureKind::User)),
+        }],
+    });
+    cluster.run_until(12_500);
+    assert_eq!(cluster.committed(job), [1, 2]);
 }
 
 #[test]

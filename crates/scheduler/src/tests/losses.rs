@@ -156,6 +156,19 @@ fn when_all_is_done_nothing_runs_again() {
 }
 
 #[test]
+fn a_finished_pane_is_made_again_from_what_its_batch_has_kept() {
+    let (mut cluster, job) = launched(windowed(3, 2, 2));
+    run_stage(&mut cluster, MAP);
+    cluster.executors.get_mut(&TWO).expect("an executor").frozen = false;
+    cluster.settle();
+    // No window is due and nobody in the batch reads the pane, but the next batch does.
+    let (again, resent) = lose(&mut cluster, 2);
+    assert_eq!(again, [(MAP, 1, ONE), (REDUCE, 1, ONE)]);
+    assert_eq!(resent, BTreeSet::from([(ONE, MAP, vec![1])]));
+    finish(cluster, job);
+}
+
+#[test]
 fn a_second_loss_makes_again_what_the_first_lost_executor_alone_had() {
     let mut cluster = Cluster::new(4);
     let job = cluster.submit(spec(1, windowed(3, 2, 1)));

@@ -172,9 +172,21 @@ fn run(seed: u64, spec: JobSpec) -> Cluster {
     cluster
 }
 
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        // A seed has no smaller seed.
+        max_shrink_iters: 0,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 64;
+    }
+    config
+}
+
 proptest! {
-    // A seed has no smaller seed.
-    #![proptest_config(ProptestConfig { max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn every_batch_is_right_whatever_fails(seed: u64, number in 0..PLANS, concurrent_batches in 1u32..4) {

@@ -1,7 +1,7 @@
 //! Receivers, and which of what they received belongs to which batch.
 
 use tidemill_dstream::InputItem;
-use tidemill_types::{BatchTime, BlockId, ExecutorId, JobId, ReceiverId, StreamId};
+use tidemill_types::{BatchTime, BlockId, ExecutorId, JobId, ReceiverId, StageId, StreamId};
 
 use super::cluster::Cluster;
 use super::plans::*;
@@ -123,14 +123,16 @@ fn a_map_runs_where_its_blocks_are() {
 #[test]
 fn a_map_that_reads_what_is_sent_to_its_owner_runs_there_wherever_its_blocks_are() {
     let mut cluster = Cluster::new(3);
+    let other = ReceiverId(1);
     let job = cluster.submit(JobSpec {
-        receivers: vec![(RECEIVER, StreamId(1))],
-        ..spec(1, broadcast(3))
+        receivers: vec![(RECEIVER, StreamId(0)), (other, StreamId(1))],
+        ..spec(1, broadcast(1))
     });
     cluster.settle();
-    for _ in 0..3 {
-        cluster.receive(job, RECEIVER, 5, 11_000);
-    }
+    cluster.receive(job, RECEIVER, 5, 11_000);
+    let block = cluster.receive(job, other, 5, 11_000).expect("a receiver");
+    // The other stream goes whole to the owner alone.
+    assert_ne!(cluster.owners(job, StageId(1)), [block.executor]);
     cluster.run_until(11_500);
     assert_eq!(cluster.committed(job), [1]);
 }

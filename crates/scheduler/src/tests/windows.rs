@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_types::{BatchTime, DatasetId, ExecutorId, JobId, StageId};
+use tidemill_types::{BatchTime, DatasetId, ExecutorId, FailureKind, JobId, StageId};
 
-use super::cluster::{Cluster, tasks};
+use super::cluster::{Cluster, failure, tasks};
 use super::plans::*;
-use crate::{Action, Event, JobSpec, Launch, Notice};
+use crate::{Action, Event, JobSpec, Launch, Notice, TaskOutcome};
 
 const ONE: ExecutorId = ExecutorId(1);
 const TWO: ExecutorId = ExecutorId(2);
@@ -24,11 +24,23 @@ fn restores(launches: &[(ExecutorId, Launch)]) -> Vec<(ExecutorId, Launch)> {
     launches.iter().filter(|(_, launch)| launch.restore).cloned().collect()
 }
 
+/// The launch messages of the restores that begin with the batch of a time in milliseconds.
+fn restores_at(cluster: &mut Cluster, millis: i64) -> Vec<(ExecutorId, Launch)> {
+    cluster.clock(millis * 1000);
+    loop {
+        let launched = restores(&cluster.take_launches());
+        if !launched.is_empty() {
+            return launched;
+        }
+        assert!(cluster.step(), "nothing is restored");
+    }
+}
+
 #[test]
 fn lost_panes_are_made_again_from_the_inputs_of_their_batches_and_nothing_else_is() {
     let (mut cluster, job) = running(windowed(3, 3, 1), 15_500);
     cluster.lose(TWO);
-    let launches = cluster.take_launches();
+    let launches = restores_at(&mut cluster, 16_000);
     // The window of batch 6 reads the batches 4 to 6: of the first two the pane of the lost partition is missing.
     let with_input = |index: i64| (0..3).filter(move |map| has_item(tidemill_types::StreamId(0), index, *map));
     let mut expected: Vec<(i64, StageId, u32)> = Vec::new();
@@ -57,17 +69,17 @@ fn lost_panes_are_made_again_from_the_inputs_of_their_batches_and_nothing_else_i
 fn a_window_waits_for_panes_that_are_made_again() {
     let (mut cluster, job) = running(windowed(3, 3, 1), 12_500);
     cluster.lose(THREE);
+    // The survivors do not even begin when the next batch is due.
+    for executor in [ONE, TWO] {
+        cluster.executors.get_mut(&executor).expect("an executor").frozen = true;
+    }
+    cluster.run_until(13_500);
     let restoring = cluster.take_notices();
     let batches: Vec<&Notice> = restoring
         .iter()
         .filter(|notice| matches!(notice, Notice::Restoring { .. }))
         .collect();
     assert_eq!(batches.len(), 2);
-    // The survivors have not even begun when the next batch is due.
-    for executor in [ONE, TWO] {
-        cluster.executors.get_mut(&executor).expect("an executor").frozen = true;
-    }
-    cluster.run_until(13_500);
     assert_eq!(cluster.committed(job), [1, 2]);
     for executor in [ONE, TWO] {
         cluster.executors.get_mut(&executor).expect("an executor").frozen = false;
@@ -90,7 +102,7 @@ fn panes_of_a_batch_that_is_committing_are_made_again_once_it_is_committed() {
     assert_eq!(before, BTreeSet::from([1]));
     cluster.settle();
     cluster.hold_committer = false;
-    cluster.settle();
+    cluster.run_until(13_500);
     let after: BTreeSet<i64> = restores(&cluster.take_launches())
         .iter()
         .map(|(_, launch)| launch.index)
@@ -104,8 +116,7 @@ fn panes_of_a_batch_that_is_committing_are_made_again_once_it_is_committed() {
 fn a_restore_that_loses_an_executor_begins_anew_with_what_is_missing_then() {
     let (mut cluster, job) = running(windowed(4, 4, 1), 14_500);
     cluster.lose(TWO);
-    let first = restores(&cluster.take_launches());
-    assert!(!first.is_empty());
+    let first = restores_at(&mut cluster, 15_000);
     for _ in 0..7 {
         cluster.step();
     }
@@ -141,7 +152,7 @@ fn all_panes_are_made_again_when_all_executors_were_lost() {
 fn a_window_over_windows_is_made_again_with_all_that_it_came_from() {
     let (mut cluster, job) = running(two_levels(3), 16_500);
     cluster.lose(TWO);
-    let launches = cluster.take_launches();
+    let launches = restores_at(&mut cluster, 17_000);
     let again: BTreeSet<i64> = restores(&launches).iter().map(|(_, launch)| launch.index).collect();
     // The outer window needs batch 6 of the inner one, and that the panes from 4 on.
     assert_eq!(again, BTreeSet::from([4, 5, 6]));
@@ -162,11 +173,11 @@ fn skipped_batches_are_not_made_again() {
         ..spec(1, two_levels(3))
     });
     cluster.run_until(13_500);
-    cluster.failures.push((REDUCE, 0, tidemill_types::FailureKind::User));
+    cluster.failures.push((REDUCE, 0, FailureKind::User));
     cluster.run_until(15_500);
     cluster.take_actions();
     cluster.lose(TWO);
-    let again: BTreeSet<i64> = restores(&cluster.take_launches())
+    let again: BTreeSet<i64> = restores_at(&mut cluster, 16_000)
         .iter()
         .map(|(_, launch)| launch.index)
         .collect();
@@ -183,9 +194,26 @@ fn data_that_cannot_be_made_again_ends_the_job() {
         ..spec(1, windowed(3, 3, 1))
     });
     cluster.run_until(13_500);
-    cluster.failures = vec![(REDUCE, 1, tidemill_types::FailureKind::User); 2];
     cluster.lose(TWO);
-    cluster.settle();
+    let mut launched = restores_at(&mut cluster, 14_000);
+    for _ in 0..2 {
+        launched.retain(|(_, launch)| launch.tasks.iter().any(|task| task.stage == REDUCE));
+        let (executor, launch) = launched.pop().expect("a pane");
+        let task = launch.tasks.last().expect("the pane");
+        cluster.event(Event::BatchReported {
+            executor,
+            job,
+            batch: launch.batch,
+            restore: true,
+            tasks: vec![TaskOutcome {
+                stage: REDUCE,
+                partition: task.partition,
+                attempt: task.attempt,
+                result: Err(failure(FailureKind::User)),
+            }],
+        });
+        launched = restores(&cluster.take_launches());
+    }
     assert!(format!("{:?}", cluster.state(job)).contains("remembered data of batch"));
 }
 
@@ -250,11 +278,10 @@ fn an_executor_that_joins_is_not_kept_waiting_by_batches_that_overlap() {
     cluster.hold_committer = true;
     cluster.run_until(14_500);
     let third = cluster.join(2);
-    cluster.run_until(15_500);
+    cluster.run_until(16_500);
     cluster.hold_committer = false;
-    // Batches overlap all the time, and yet there is a border.
-    cluster.clock(16_000_000);
-    cluster.settle();
+    // More batches are ready than can overlap, and yet there is a border between them.
+    cluster.step_until("the third commit", |cluster| cluster.committed(job).len() == 3);
     assert!(cluster.owners(job, WINDOW).contains(&third));
     cluster.run_until(17_500);
     assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5, 6, 7]);
@@ -273,10 +300,47 @@ fn data_that_could_not_be_taken_over_is_made_again() {
         .expect("a partition");
     cluster.kill(holders[moved]);
     cluster.settle();
-    assert!(!restores(&cluster.take_launches()).is_empty());
+    assert!(!restores_at(&mut cluster, 14_000).is_empty());
     cluster.lose(holders[moved]);
     cluster.run_until(16_500);
     assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_restore_does_not_wait_for_data_that_could_not_be_taken_over() {
+    let (mut cluster, job) = running(two_levels(3), 16_500);
+    let fourth = cluster.join(6);
+    cluster.step_until("the move", |cluster| cluster.owners(job, MAP).contains(&fourth));
+    let taken = |action: Action| match action {
+        Action::FetchDatasets { parts, .. } => Some(parts),
+        _ => None,
+    };
+    let missing: Vec<_> = cluster
+        .take_actions()
+        .into_iter()
+        .filter_map(taken)
+        .flatten()
+        .map(|(part, _)| part)
+        .collect();
+    assert!(!missing.is_empty());
+    let inbox = &mut cluster.executors.get_mut(&fourth).expect("an executor").inbox;
+    inbox.retain(|action| !matches!(action, Action::FetchDatasets { .. }));
+    // The restore reads on the new owner what that is still to fetch.
+    let lost = cluster
+        .owners(job, MAP)
+        .into_iter()
+        .find(|owner| *owner != fourth)
+        .expect("another owner");
+    cluster.lose(lost);
+    restores_at(&mut cluster, 17_000);
+    cluster.settle();
+    cluster.event(Event::DatasetsFetched {
+        executor: fourth,
+        job,
+        missing,
+    });
+    cluster.run_until(18_500);
+    assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[test]

@@ -81,6 +81,13 @@ impl Job {
         if !launch.restore {
             self.datasets.retain(|part, _| part.batch >= launch.remember_from);
         }
+        // Late frames of it may have come since.
+        let first = self.runs.get(&(launch.batch, None));
+        let over = first.is_none_or(|run| run.tasks.is_empty());
+        assert!(
+            !launch.restore || over,
+            "the first run is over before the batch is restored"
+        );
         self.blocks.retain(|id, _| !launch.forget_blocks.contains(id));
         self.absent = launch.absent.into_iter().collect();
         let run = self.runs.entry((launch.batch, restore)).or_default();
