@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::physical_plan::{
+    PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
+};
+use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 use tidemill_types::SlotId;
 
 use crate::ipc::{decode_ipc, encode_ipc};
 use crate::slot_scan::SlotScanExec;
+use crate::split_count::{SplitCount, SplitCountExec};
 use crate::zip_union::ZipUnionExec;
 
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub(crate) struct NodeCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2")]
+    #[prost(oneof = "Node", tags = "1, 2, 3")]
     node: Option<Node>,
 }
 
@@ -30,6 +35,8 @@ enum Node {
     SlotScan(SlotScanProto),
     #[prost(message, tag = "2")]
     ZipUnion(ZipUnionProto),
+    #[prost(message, tag = "3")]
+    SplitCount(SplitCountProto),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -59,12 +66,29 @@ struct ZipUnionProto {
     schema: Bytes,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct SplitCountProto {
+    /// Expressions are in datafusion-proto's form.
+    #[prost(bytes = "bytes", tag = "1")]
+    text: Bytes,
+    #[prost(uint32, tag = "2")]
+    separator: u32,
+    #[prost(bool, tag = "3")]
+    lower: bool,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    predicate: Option<Bytes>,
+    #[prost(bytes = "bytes", tag = "5")]
+    token_schema: Bytes,
+    #[prost(bytes = "bytes", tag = "6")]
+    schema: Bytes,
+}
+
 impl PhysicalExtensionCodec for NodeCodec {
     fn try_encode(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         buf: &mut Vec<u8>,
-        _: &dyn PhysicalProtoConverterExtension,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         let node = if let Some(scan) = plan.downcast_ref::<SlotScanExec>() {
             Node::SlotScan(SlotScanProto {
@@ -80,6 +104,18 @@ impl PhysicalExtensionCodec for NodeCodec {
             Node::ZipUnion(ZipUnionProto {
                 schema: encode_schema(&plan.schema())?,
             })
+        } else if let Some(counting) = plan.downcast_ref::<SplitCountExec>() {
+            let parts = counting.parts();
+            let encode =
+                |expr| Ok::<_, DataFusionError>(converter.physical_expr_to_proto(expr, self)?.encode_to_vec().into());
+            Node::SplitCount(SplitCountProto {
+                text: encode(&parts.text)?,
+                separator: u32::from(parts.separator),
+                lower: parts.lower,
+                predicate: parts.predicate.as_ref().map(encode).transpose()?,
+                token_schema: encode_schema(&parts.token_schema)?,
+                schema: encode_schema(&parts.schema)?,
+            })
         } else {
             return internal_err!("{} cannot be sent to executors", plan.name());
         };
@@ -92,8 +128,8 @@ impl PhysicalExtensionCodec for NodeCodec {
         &self,
         buf: &[u8],
         inputs: &[Arc<dyn ExecutionPlan>],
-        _: &TaskContext,
-        _: &dyn PhysicalProtoConverterExtension,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let node = NodeProto::decode(buf)
             .map_err(|e| internal_datafusion_err!("decoding a plan node: {e}"))?
@@ -106,22 +142,52 @@ impl PhysicalExtensionCodec for NodeCodec {
                 Ok(Arc::new(SlotScanExec::try_new(
                     SlotId(scan.slot),
                     scan.label,
-                    decode_ipc(&scan.schema).map_err(external)?.0,
+                    decode_schema(&scan.schema)?,
                     projection.transpose()?,
                     size(scan.partitions)?,
                     None,
                 )?))
             }
             Some(Node::ZipUnion(union)) => {
-                let schema = decode_ipc(&union.schema).map_err(external)?.0;
+                let schema = decode_schema(&union.schema)?;
                 Ok(Arc::new(ZipUnionExec::new(inputs.to_vec(), schema)))
+            }
+            Some(Node::SplitCount(counting)) => {
+                let [input] = inputs else {
+                    return internal_err!("a SplitCountExec has one input");
+                };
+                let context = PhysicalPlanDecodeContext::new(context, self);
+                let decode = |bytes: &Bytes, schema: &SchemaRef| {
+                    let node = PhysicalExprNode::decode(bytes.clone());
+                    let node = node.map_err(|e| internal_datafusion_err!("decoding an expression: {e}"))?;
+                    converter.proto_to_physical_expr(&node, schema, &context)
+                };
+                let token_schema = decode_schema(&counting.token_schema)?;
+                let parts = SplitCount {
+                    text: decode(&counting.text, &input.schema())?,
+                    separator: u8::try_from(counting.separator)
+                        .map_err(|e| internal_datafusion_err!("decoding a plan node: {e}"))?,
+                    lower: counting.lower,
+                    predicate: counting
+                        .predicate
+                        .as_ref()
+                        .map(|expr| decode(expr, &token_schema))
+                        .transpose()?,
+                    token_schema,
+                    schema: decode_schema(&counting.schema)?,
+                };
+                Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
             }
             None => internal_err!("a plan node of an unknown kind: driver and executors must be of one build"),
         }
     }
 }
 
-fn encode_schema(schema: &arrow::datatypes::SchemaRef) -> Result<Bytes> {
+fn decode_schema(bytes: &[u8]) -> Result<SchemaRef> {
+    Ok(decode_ipc(bytes).map_err(external)?.0)
+}
+
+fn encode_schema(schema: &SchemaRef) -> Result<Bytes> {
     encode_ipc(schema, &[]).map_err(external)
 }
 

@@ -30,6 +30,8 @@ pub enum Error {
     Template(String),
     #[error("stage template cannot be decoded")]
     Plan(#[from] DataFusionError),
+    #[error("bytes are damaged")]
+    Damaged,
     #[error("record batches cannot be encoded or decoded")]
     Ipc(#[from] ArrowError),
 }
@@ -41,7 +43,9 @@ impl Error {
         match self {
             Self::TableFile { .. } => FailureKind::External,
             Self::TableFormat { .. } => FailureKind::User,
-            Self::TemplateVersion { .. } | Self::Template(_) | Self::Plan(_) | Self::Ipc(_) => FailureKind::Internal,
+            Self::TemplateVersion { .. } | Self::Template(_) | Self::Plan(_) | Self::Damaged | Self::Ipc(_) => {
+                FailureKind::Internal
+            }
         }
     }
 }
@@ -49,6 +53,9 @@ impl Error {
 impl From<Error> for TaskFailure {
     fn from(error: Error) -> Self {
         use std::error::Error as _;
+        if let Error::Plan(cause) = &error {
+            return task_failure(cause);
+        }
         let message = match error.source() {
             Some(source) if !matches!(error, Error::TableFormat { .. }) => format!("{error}: {source}"),
             _ => error.to_string(),

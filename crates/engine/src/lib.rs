@@ -33,6 +33,7 @@ mod partitioner;
 mod rules;
 mod session;
 mod slot_scan;
+mod split_count;
 mod tables;
 mod template;
 #[cfg(test)]

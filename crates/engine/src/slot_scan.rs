@@ -11,6 +11,7 @@ use datafusion::common::{Statistics, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -159,10 +160,9 @@ impl ExecutionPlan for SlotScanExec {
                 Err(error) => vec![Err(error)],
             },
         );
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            self.schema(),
-            stream::iter(shaped),
-        )))
+        let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(shaped));
+        // A task that runs in a runtime yields now and then, so that it can be cancelled.
+        Ok(Box::pin(cooperative(rows)))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {

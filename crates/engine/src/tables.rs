@@ -85,6 +85,9 @@ fn read(path: &Path, format: TableFormat) -> Result<(SchemaRef, Vec<RecordBatch>
             )
         }
     };
+    if schema.fields().is_empty() {
+        return Err(malformed("it has no columns".into()));
+    }
     let target = text_as_views(&schema);
     let batches = batches
         .iter()

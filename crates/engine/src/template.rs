@@ -33,6 +33,7 @@ use crate::binding::{Inputs, TaskBinding};
 use crate::codec::NodeCodec;
 use crate::error::{Error, task_failure};
 use crate::functions::TaskScope;
+use crate::ipc::contain;
 use crate::partitioner::Partitioner;
 use crate::session;
 use crate::slot_scan::SlotScanExec;
@@ -141,7 +142,13 @@ impl Template {
             });
         }
         let context = session::decoding_context();
-        let root = physical_plan_from_bytes_with_extension_codec(&proto.plan, &context, &NodeCodec)?;
+        let root = contain(|| {
+            Ok(physical_plan_from_bytes_with_extension_codec(
+                &proto.plan,
+                &context,
+                &NodeCodec,
+            )?)
+        })?;
         let partitions = proto.exchange_partitions;
         let (plan, spread) = match proto.exchange() {
             ExchangeProto::None => (root, Spread::Keep),

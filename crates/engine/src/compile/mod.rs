@@ -13,7 +13,9 @@ mod explain;
 mod expressions;
 mod leaf;
 mod planner;
+mod readers;
 mod sql;
+mod stages;
 mod steps;
 mod streams;
 

@@ -79,7 +79,23 @@ impl StepBuilder<'_> {
                     .hint("compare it with something, for example `count > 1`"),
             ]);
         }
-        self.finish(LogicalPlanBuilder::from(input).filter(typed.expr))
+        if !typed.expr.is_volatile() {
+            return self.finish(LogicalPlanBuilder::from(input).filter(typed.expr));
+        }
+        // A predicate on a random number is about the records of this step. The optimizer would move it below a
+        // flat_map, for it names no column; it leaves a column where it is.
+        let columns: Vec<Expr> = input
+            .schema()
+            .iter()
+            .map(|field| Expr::Column(Column::from(field)))
+            .collect();
+        let drawn = columns.iter().cloned().chain([typed.expr.alias(KEEP)]);
+        self.finish(
+            LogicalPlanBuilder::from(input)
+                .project(drawn)
+                .and_then(|drawn| drawn.filter(col(KEEP)))
+                .and_then(|kept| kept.project(columns)),
+        )
     }
 
     /// `others` are streams by name, with plans that scan them.
@@ -314,6 +330,9 @@ impl StepBuilder<'_> {
             .map_err(|error| vec![self.place.explain(&error, self.state)])
     }
 }
+
+/// The name of the hidden column that a volatile predicate becomes.
+const KEEP: &str = "__keep";
 
 /// The name of the hidden column that counts the rows of a batch.
 const ROWS: &str = "__rows";

@@ -1,7 +1,9 @@
 //! Jobs compiled and run by an executor of a few lines: whole batches, with all exchanges in memory.
 
 mod diagnostics;
+mod functions;
 mod operators;
+mod rows;
 mod support;
 mod templates;
 mod transforms;

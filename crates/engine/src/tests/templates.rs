@@ -47,7 +47,6 @@ fn key(partition: u32) -> TaskKey {
 fn explain_shows_streams_stages_cuts_and_what_is_remembered() {
     let graph = hashtags();
     let text = explain(&graph, &try_compile(&graph, &[], 4).unwrap());
-    eprintln!("{text}");
     for part in [
         "lines (value Utf8View)",
         "hashtags (tag Utf8View, count Int64)",
@@ -55,6 +54,7 @@ fn explain_shows_streams_stages_cuts_and_what_is_remembered() {
         "reads slot 0: source lines",
         "to stage 1, cut here: exchange by hash of tag, 4 partitions (rows of a key meet in one partition)",
         "reads slot 0: the exchange of stage 0",
+        "SplitCountExec: text=value@0, separator=' ', lower=true, predicate=tag@0 LIKE #%",
         "AggregateExec: mode=PartialReduce",
         "every 2 batches",
         "the last 20 batches",
@@ -70,8 +70,6 @@ fn explain_shows_streams_stages_cuts_and_what_is_remembered() {
 fn a_template_survives_its_bytes() {
     let graph = hashtags();
     let compiled = try_compile(&graph, &[], 4).unwrap();
-    let again = try_compile(&graph, &[], 4).unwrap();
-    assert_eq!(compiled.templates, again.templates, "compiling is deterministic");
     for (stage, bytes) in compiled.plan.stages.iter().zip(&compiled.templates) {
         let template = Template::decode(bytes).unwrap();
         for slot in &stage.slots {
@@ -95,7 +93,7 @@ fn damaged_templates_are_errors() {
     for length in (0..bytes.len()).step_by(7) {
         assert!(Template::decode(&bytes[..length]).is_err());
     }
-    for at in 0..bytes.len() {
+    for at in (0..bytes.len()).step_by(19) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x55;
         // An error or another plan, but never a panic.

@@ -1,4 +1,4 @@
-//! SQL over batches: ordering, joins, subqueries, functions of the batch time.
+//! SQL over batches: ordering, joins, subqueries.
 
 use super::support::*;
 use crate::TableData;
@@ -319,105 +319,6 @@ fn unions_distinct_grouping_sets_and_values() {
 }
 
 #[test]
-fn the_time_functions_mean_the_batch_time() {
-    let graph = job(
-        vec![source(
-            "lines",
-            vec![map(&[
-                ("batch", "batch_time()"),
-                ("now", "now()"),
-                ("stamp", "current_timestamp"),
-                ("day", "current_date"),
-                ("time", "current_time"),
-            ])],
-        )],
-        vec![table("lines")],
-    );
-    for partitions in PARTITIONS {
-        let mut mini = Mini::new(&graph, &[], partitions);
-        assert_eq!(
-            mini.batch(&[("lines", &["x"])])["lines"],
-            ["1970-01-01T00:00:01Z|1970-01-01T00:00:01|1970-01-01T00:00:01|1970-01-01|00:00:01"]
-        );
-        assert!(mini.batch(&[("lines", &["x"])])["lines"][0].starts_with("1970-01-01T00:00:02Z|"));
-    }
-}
-
-#[test]
-fn time_functions_above_a_window_belong_to_the_slide() {
-    let graph = job(
-        vec![
-            source("lines", vec![]),
-            from(
-                "out",
-                "lines",
-                vec![
-                    window(3, None),
-                    reduce_by_key(&[("k", "value")], &[("at", "max(batch_time())"), ("n", "count(*)")]),
-                ],
-            ),
-        ],
-        vec![table("out")],
-    );
-    for partitions in PARTITIONS {
-        let mut mini = Mini::new(&graph, &[], partitions);
-        mini.batch(&[("lines", &["x"])]);
-        assert_eq!(mini.batch(&[("lines", &["x"])])["out"], ["x|1970-01-01T00:00:02Z|2"]);
-    }
-}
-
-#[test]
-fn random_values_depend_on_the_task_alone() {
-    let graph = job(
-        vec![source("lines", vec![map(&[("r", "random()"), ("u", "uuid()")])])],
-        vec![table("lines")],
-    );
-    let run = || {
-        let mut mini = Mini::new(&graph, &[], 2);
-        let first = mini.batch(&[("lines", &["x", "y", "z"])]).remove("lines").unwrap();
-        (
-            first,
-            mini.batch(&[("lines", &["x", "y", "z"])]).remove("lines").unwrap(),
-        )
-    };
-    let (first, second) = run();
-    assert_eq!((first.clone(), second.clone()), run());
-    let all: std::collections::BTreeSet<&String> = first.iter().chain(&second).collect();
-    assert_eq!(all.len(), 6, "every row has its own values");
-    for row in all {
-        let (random, uuid) = row.split_once('|').unwrap();
-        assert!((0.0..1.0).contains(&random.parse::<f64>().unwrap()));
-        assert_eq!(uuid.len(), 36);
-        assert_eq!(&uuid[14..15], "4");
-    }
-}
-
-#[test]
-fn ordering_by_a_random_number_keeps_every_row() {
-    let graph = job(
-        vec![
-            source("lines", vec![]),
-            from(
-                "out",
-                "lines",
-                vec![transform("SELECT value FROM input ORDER BY random()")],
-            ),
-        ],
-        vec![table("out")],
-    );
-    let lines: Vec<String> = (0..100).map(|i| format!("{i:02}")).collect();
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    for partitions in PARTITIONS {
-        let rows = Mini::new(&graph, &[], partitions)
-            .batch(&[("lines", &lines)])
-            .remove("out")
-            .unwrap();
-        assert_ne!(rows, lines);
-        assert_eq!(sorted(rows), lines);
-    }
-}
-
-#[test]
 fn a_table_can_be_loaded_again_without_compiling() {
     let sql = "SELECT i.k, colour FROM input i JOIN colours c ON i.k = c.k";
     let count = "SELECT count(*) AS n FROM colours";
@@ -459,4 +360,31 @@ fn a_failing_expression_is_the_users_failure() {
         .try_batch(&[("lines", &["1", ""])])
         .unwrap_err();
     assert_eq!(failure.kind, FailureKind::User);
+}
+
+#[test]
+fn names_with_capitals_hyphens_and_dots_are_quoted() {
+    let graph = job(
+        vec![
+            source("user-Clicks", vec![map(&[("User.Name", "value"), ("n", "1")])]),
+            from(
+                "both",
+                "user-Clicks",
+                vec![
+                    filter("\"User.Name\" <> 'x'"),
+                    reduce_by_key(&[("The Key", "\"User.Name\"")], &[("Count", "count(*)")]),
+                    transform(
+                        "SELECT b.\"Count\" + 1 AS \"C\" FROM both b JOIN \"user-Clicks\" u ON b.\"The Key\" = u.\"User.Name\"",
+                    ),
+                ],
+            ),
+        ],
+        vec![table("both")],
+    );
+    for partitions in PARTITIONS {
+        assert_eq!(
+            Mini::new(&graph, &[], partitions).batch(&[("user-Clicks", &["a", "x"])])["both"],
+            ["2"]
+        );
+    }
 }

@@ -52,7 +52,7 @@ fn compare(graph: &JobGraph, expected: impl Fn(usize) -> Option<Vec<String>>) {
 }
 
 fn is_due(index: usize, slide: usize) -> bool {
-    (index + 1) % slide == 0
+    (index + 1).is_multiple_of(slide)
 }
 
 fn has_panes(graph: &JobGraph) -> bool {

@@ -4,18 +4,20 @@
 //! decided afterwards, when all readers are known. A stream is split in several nodes where its rows up to a step are
 //! read as a whole: below a window, and below a transform, whose SQL may read its input more than once.
 
+mod outputs;
+mod window;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{Diagnostic, JobGraph, Line, Operator, OutputDef, OutputKind, Step, StreamDef, StreamInput};
+use tidemill_dstream::{Diagnostic, JobGraph, Line, Operator, OutputKind, Step, StreamDef, StreamInput};
 use tidemill_types::{OutputId, StreamId};
 
+use self::window::slide_of;
 use super::diagnose::Place;
 use super::leaf::{Leaf, LeafTable, NodeId};
 use super::sql::{self, Relations};
@@ -284,48 +286,6 @@ impl<'a> Elaborator<'a> {
         }
     }
 
-    fn window(
-        &self,
-        node: NodeId,
-        length: Duration,
-        slide: Option<Duration>,
-        stream: &str,
-        place: &Place,
-    ) -> Result<LogicalPlan, Diagnostic> {
-        let parent = &self.nodes[node.0];
-        let interval = self.graph.batch_interval;
-        let unit = interval * parent.slide;
-        let slide = slide.unwrap_or(unit);
-        for (what, duration) in [("length", length), ("slide", slide)] {
-            if duration.is_zero() || duration.as_nanos() % unit.as_nanos().max(1) != 0 {
-                return Err(place
-                    .diagnostic(format!(
-                        "{what} {duration:?} is not a multiple of {unit:?}, at which its input has rows"
-                    ))
-                    .hint(format!(
-                        "{:?} is one",
-                        unit * (duration.as_nanos() / unit.as_nanos().max(1) + 1) as u32
-                    )));
-            }
-        }
-        let batches = (length.as_nanos() / interval.as_nanos().max(1)) as u32;
-        let slide = (slide.as_nanos() / interval.as_nanos().max(1)) as u32;
-        let leaf = if batches == parent.slide {
-            // The window is the batch.
-            Leaf::Stream(node)
-        } else {
-            Leaf::Window { node, batches }
-        };
-        let table = LeafTable {
-            leaf,
-            slide,
-            label: format!("{} of the last {batches} batches", parent.name),
-            schema: Arc::new(parent.plan.schema().as_arrow().clone()),
-            physical: None,
-        };
-        table.scan(stream).map_err(|e| place.explain(&e, self.state))
-    }
-
     /// What SQL can name: its input, the other streams, the tables.
     fn relations(&self, own: &str, input: LeafTable) -> Relations {
         let mut relations = Relations::default();
@@ -338,54 +298,6 @@ impl<'a> Elaborator<'a> {
         relations.add(own, input.clone());
         relations.add(sql::INPUT, input);
         relations
-    }
-
-    async fn output(&mut self, id: OutputId, output: &OutputDef) -> Result<(), Vec<Diagnostic>> {
-        let place = Place::new(format!("outputs[{}].{}", id.0, output.kind.name()), output.line);
-        if self.broken.contains(output.from.as_str()) {
-            return Ok(());
-        }
-        let Some(node) = self.streams.get(output.from.as_str()).copied() else {
-            let known: Vec<&str> = self.graph.streams.iter().map(|stream| stream.name.as_str()).collect();
-            let fault = place
-                .diagnostic(format!("unknown stream `{}`", output.from))
-                .suggest(&output.from, known);
-            return Err(vec![fault]);
-        };
-        match &output.kind {
-            OutputKind::Table {
-                name,
-                query: Some(query),
-            } => {
-                let relations = self.relations(&output.from, self.leaf(node));
-                let place = place.child("query", output.line);
-                let plan = sql::plan(query, &relations, self.state, &place).await?;
-                let node = self.push(&format!("table {name}"), place, plan);
-                self.nodes[node.0].outputs.push(id);
-            }
-            OutputKind::Save(save) if save.files.is_some() => {
-                if save.files == Some(0) {
-                    return Err(vec![
-                        place
-                            .child("files", output.line)
-                            .diagnostic("is 0, it has to be at least 1"),
-                    ]);
-                }
-                let plan = self.scan(&output.from, &place)?;
-                let node = self.push(&format!("save {}", output.from), place, plan);
-                self.nodes[node.0].outputs.push(id);
-                self.nodes[node.0].files = save.files;
-            }
-            OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {
-                let leaf = self.leaf(node);
-                let node = match leaf.leaf {
-                    Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,
-                    _ => node,
-                };
-                self.nodes[node.0].outputs.push(id);
-            }
-        }
-        Ok(())
     }
 
     fn finish(self) -> Result<Streams, Vec<Diagnostic>> {
@@ -425,27 +337,4 @@ impl<'a> Elaborator<'a> {
             nodes: self.nodes,
         })
     }
-}
-
-/// In how many batches a plan has rows: in those in which everything that it reads has some.
-fn slide_of(plan: &LogicalPlan) -> u32 {
-    let mut slide = 1;
-    // The closure never fails.
-    let _ = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(leaf) = LeafTable::of(scan)
-        {
-            slide = least_common_multiple(slide, leaf.slide.max(1));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    slide
-}
-
-fn least_common_multiple(a: u32, b: u32) -> u32 {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    a / x * b
 }

@@ -1,0 +1,59 @@
+//! Outputs: those that take a stream's rows as they are, and those that make something of them.
+
+use tidemill_dstream::{Diagnostic, OutputDef, OutputKind};
+use tidemill_types::OutputId;
+
+use super::Elaborator;
+use crate::compile::diagnose::Place;
+use crate::compile::leaf::Leaf;
+use crate::compile::sql;
+
+impl Elaborator<'_> {
+    pub(super) async fn output(&mut self, id: OutputId, output: &OutputDef) -> Result<(), Vec<Diagnostic>> {
+        let place = Place::new(format!("outputs[{}].{}", id.0, output.kind.name()), output.line);
+        if self.broken.contains(output.from.as_str()) {
+            return Ok(());
+        }
+        let Some(node) = self.streams.get(output.from.as_str()).copied() else {
+            let known: Vec<&str> = self.graph.streams.iter().map(|stream| stream.name.as_str()).collect();
+            let fault = place
+                .diagnostic(format!("unknown stream `{}`", output.from))
+                .suggest(&output.from, known);
+            return Err(vec![fault]);
+        };
+        match &output.kind {
+            OutputKind::Table {
+                name,
+                query: Some(query),
+            } => {
+                let relations = self.relations(&output.from, self.leaf(node));
+                let place = place.child("query", output.line);
+                let plan = sql::plan(query, &relations, self.state, &place).await?;
+                let node = self.push(&format!("table {name}"), place, plan);
+                self.nodes[node.0].outputs.push(id);
+            }
+            OutputKind::Save(save) if save.files.is_some() => {
+                if save.files == Some(0) {
+                    return Err(vec![
+                        place
+                            .child("files", output.line)
+                            .diagnostic("is 0, it has to be at least 1"),
+                    ]);
+                }
+                let plan = self.scan(&output.from, &place)?;
+                let node = self.push(&format!("save {}", output.from), place, plan);
+                self.nodes[node.0].outputs.push(id);
+                self.nodes[node.0].files = save.files;
+            }
+            OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {
+                let leaf = self.leaf(node);
+                let node = match leaf.leaf {
+                    Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,
+                    _ => node,
+                };
+                self.nodes[node.0].outputs.push(id);
+            }
+        }
+        Ok(())
+    }
+}
