@@ -12,6 +12,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A defect: the state is in the loop, so the process cannot go on.
+    #[error("the driver's event loop ended: {0}")]
+    EventLoop(String),
     #[error("the server on {address} failed: {source}")]
     Serve {
         address: SocketAddr,

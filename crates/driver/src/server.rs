@@ -116,17 +116,20 @@ impl Driver {
         self.event_loop.abort();
     }
 
-    /// Waits until the server fails or the loop ends, which it does only by a defect.
+    /// Waits until the driver cannot go on: its server failed or, by a defect, its loop ended.
     ///
     /// # Errors
-    /// The server failed.
+    /// Always, unless it was stopped.
     pub async fn wait(&mut self) -> Result<(), Error> {
         tokio::select! {
             result = &mut self.server => match result {
                 Ok(Err(source)) => Err(Error::Serve { address: self.address, source }),
                 _ => Ok(()),
             },
-            _ = &mut self.event_loop => Ok(()),
+            result = &mut self.event_loop => Err(Error::EventLoop(match result {
+                Ok(()) => "nobody sends it events".to_owned(),
+                Err(error) => error.to_string(),
+            })),
         }
     }
 }

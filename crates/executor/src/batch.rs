@@ -8,7 +8,7 @@ use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::SlotKind;
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, ShuffleReady};
-use tidemill_types::{Attempt, BatchTime, BlockId, ExecutorId, StageId};
+use tidemill_types::{Attempt, BlockId, ExecutorId, StageId};
 
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
@@ -43,6 +43,8 @@ pub(crate) enum TaskState {
     Queued,
     Running,
     Done,
+    /// The driver launches another attempt.
+    Failed,
 }
 
 impl BatchRun {
@@ -54,7 +56,14 @@ impl BatchRun {
         }
     }
 
-    pub(crate) fn all_done(&self) -> bool {
+    /// Nothing runs here until the driver sends more.
+    pub(crate) fn all_ended(&self) -> bool {
+        self.tasks
+            .values()
+            .all(|task| matches!(task.state, TaskState::Done | TaskState::Failed))
+    }
+
+    pub(crate) fn all_succeeded(&self) -> bool {
         self.tasks.values().all(|task| task.state == TaskState::Done)
     }
 
@@ -119,10 +128,4 @@ pub(crate) fn shuffle_partitions(info: &BatchInfo, tasks: &[TaskLaunch]) -> Hash
 /// Blocks of a task that other executors hold.
 pub(crate) fn is_remote(block: &BlockId, me: ExecutorId) -> bool {
     block.executor != me
-}
-
-/// The oldest batch of which datasets can still be asked for when `oldest` is the oldest unfinished one.
-pub(crate) fn remember_datasets_from(job: &InstalledJob, oldest: BatchTime) -> BatchTime {
-    let batches = job.plan.remember().saturating_sub(1);
-    oldest - job.plan.batch_interval * batches
 }

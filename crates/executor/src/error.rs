@@ -18,6 +18,9 @@ pub enum Error {
         #[source]
         source: tidemill_storage::Error,
     },
+    /// A defect: the state is in the loop, so the process cannot go on.
+    #[error("the executor's event loop ended: {0}")]
+    EventLoop(String),
     /// The driver's own words.
     #[error("the driver at {driver} refused this executor: {reason}")]
     Refused { driver: String, reason: String },

@@ -17,11 +17,14 @@
 
 mod attach;
 mod batch;
+mod batches;
 mod data_service;
 mod error;
 mod event;
 mod event_loop;
+mod exchange;
 mod fetch;
+mod installation;
 mod job;
 mod launch;
 mod node;

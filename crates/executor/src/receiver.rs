@@ -70,6 +70,8 @@ impl Receivers {
             node: Arc::clone(node),
             events: events.clone(),
             counters,
+            status: (ReceiverState::Starting, String::new()),
+            told_malformed: 0,
         };
         info!(job = %start.job, receiver = %start.receiver, session = start.session, host = source.host, port = source.port, "receiver starts");
         let task = tokio::spawn(async move {
@@ -123,6 +125,9 @@ struct Sink {
     node: Arc<Node>,
     events: mpsc::UnboundedSender<Event>,
     counters: Arc<ReadCounters>,
+    /// As the driver was told last, with the count of malformed lines.
+    status: (ReceiverState, String),
+    told_malformed: u64,
 }
 
 impl Sink {
@@ -139,14 +144,16 @@ impl Sink {
             .send(Event::Report(wire::attach_request::Event::BlocksReport(report)));
     }
 
-    fn send_status(&self, state: ReceiverState, message: String) {
+    fn send_status(&mut self, state: ReceiverState, message: String) {
+        self.status = (state, message.clone());
+        self.told_malformed = self.counters.malformed();
         let status = wire::ReceiverStatus {
             job: self.job.0,
             receiver: self.receiver.0,
             session: self.session,
             state: state.into(),
             message,
-            malformed_rows: self.counters.malformed(),
+            malformed_rows: self.told_malformed,
         };
         let _ = self
             .events
@@ -189,6 +196,10 @@ impl BlockSink for Sink {
             block.border_ms = block.border_ms.min(border.0);
         }
         self.report(border);
+        if self.counters.malformed() != self.told_malformed {
+            let (state, message) = self.status.clone();
+            self.send_status(state, message);
+        }
         Ok(())
     }
 

@@ -27,6 +27,7 @@ use crate::receiver::Receivers;
 pub struct Executor {
     address: SocketAddr,
     attach: JoinHandle<Error>,
+    event_loop: JoinHandle<()>,
     tasks: Vec<tokio::task::AbortHandle>,
     cpu: Option<Runtime>,
 }
@@ -96,6 +97,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
         address,
         tasks: vec![server.abort_handle(), event_loop.abort_handle(), attach.abort_handle()],
         attach,
+        event_loop,
         cpu: Some(cpu),
     })
 }
@@ -109,9 +111,12 @@ impl Executor {
 
     /// Waits until the executor cannot go on, and says why.
     pub async fn wait(&mut self) -> Error {
-        match (&mut self.attach).await {
-            Ok(error) => error,
-            Err(error) => Error::Threads(std::io::Error::other(error)),
+        tokio::select! {
+            result = &mut self.attach => result.unwrap_or_else(|error| Error::EventLoop(error.to_string())),
+            result = &mut self.event_loop => Error::EventLoop(match result {
+                Ok(()) => "nobody sends it events".to_owned(),
+                Err(error) => error.to_string(),
+            }),
         }
     }
 }

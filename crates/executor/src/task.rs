@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use tidemill_connectors::{CommitPlace, ReadOptions, StagePlace, StagedWriter, open};
+use tidemill_connectors::{CommitPlace, ReadCounters, ReadOptions, StagePlace, StagedWriter, open};
 use tidemill_dstream::plan::{OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{InputItem, OutputKind, Source};
 use tidemill_engine::{RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc};
@@ -17,6 +17,7 @@ use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, sliced_bytes};
 use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
 use tokio::runtime::Handle;
+use tracing::warn;
 
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
@@ -138,13 +139,17 @@ impl Task {
             .ok_or_else(|| internal("the stage has no template"))?;
         let mut finished = Finished::default();
         let counter = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let repairs = Arc::new(ReadCounters::default());
         let reads = stage
             .reads
             .get(self.launch.partition as usize)
             .map_or(&[][..], Vec::as_slice);
         let mut inputs = HashMap::with_capacity(reads.len());
         for read in reads {
-            inputs.insert((read.slot, read.partition), self.input(stage, *read, &counter)?);
+            inputs.insert(
+                (read.slot, read.partition),
+                self.input(stage, *read, &counter, &repairs)?,
+            );
         }
         let binding = TaskBinding {
             key: self.key(),
@@ -158,6 +163,13 @@ impl Task {
             }
         }
         finished.input_rows = counter.load(std::sync::atomic::Ordering::Relaxed);
+        let malformed = repairs.malformed();
+        if malformed > 0 && !self.info.restore {
+            let TaskKey {
+                job, batch, partition, ..
+            } = self.key();
+            warn!(%job, %batch, partition, lines = malformed, "lines of files were repaired: not UTF-8, or too long");
+        }
         Ok(finished)
     }
 
@@ -168,6 +180,7 @@ impl Task {
         stage: &StagePlan,
         read: SlotPartition,
         counter: &Arc<std::sync::atomic::AtomicU64>,
+        repairs: &Arc<ReadCounters>,
     ) -> Result<SlotInput, TaskFailure> {
         let slot = stage.slots.iter().find(|slot| slot.id == read.slot);
         let slot = slot.ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the task reads an unknown slot"))?;
@@ -215,7 +228,7 @@ impl Task {
                 let source = job
                     .source(*stream)
                     .ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the task reads an unknown stream"))?;
-                self.source_input(items, source, Arc::clone(counter))
+                self.source_input(items, source, Arc::clone(counter), repairs)
             }
         }
     }
@@ -225,6 +238,7 @@ impl Task {
         items: &[InputItem],
         source: &Source,
         counter: Arc<std::sync::atomic::AtomicU64>,
+        repairs: &Arc<ReadCounters>,
     ) -> Result<SlotInput, TaskFailure> {
         let count = move |batch: &RecordBatch| {
             counter.fetch_add(batch.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
@@ -249,6 +263,7 @@ impl Task {
         let options = ReadOptions {
             batch: self.info.batch,
             max_line_bytes: self.max_line_bytes,
+            counters: Arc::clone(repairs),
             ..ReadOptions::default()
         };
         let source = source.clone();
