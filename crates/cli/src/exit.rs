@@ -34,6 +34,19 @@ fn describe(file: &str, fault: &tidemill_dstream::Diagnostic) -> String {
     format!("{at}: {path}{}{hint}", fault.message)
 }
 
+/// The causes in a row, but for those that the message before them tells already.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(invalid) = error.downcast_ref::<InvalidJob>() {
         eprintln!("{invalid}");
@@ -42,10 +55,29 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(130);
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", chain(error));
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Address { .. }) => ExitCode::from(4),
         Some(ClientError::Rejected(_)) => ExitCode::from(3),
         _ => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = || std::io::Error::other("address in use");
+        let told: Result<(), _> = Err(io()).context("cannot listen: address in use (choose another)");
+        assert_eq!(
+            chain(&told.unwrap_err()),
+            "cannot listen: address in use (choose another)"
+        );
+        let untold: Result<(), _> = Err(io()).context("cannot listen");
+        assert_eq!(chain(&untold.unwrap_err()), "cannot listen: address in use");
     }
 }

@@ -110,6 +110,8 @@ pub struct ReceiverSummary {
     pub executor: Option<ExecutorId>,
     pub rows: u64,
     pub restarts: u32,
+    /// Lines that were repaired: not UTF-8, or cut.
+    pub malformed_rows: u64,
     /// The last error.
     pub message: Option<String>,
 }
@@ -258,6 +260,7 @@ impl From<control::ReceiverSummary> for ReceiverSummary {
             executor: receiver.executor.map(ExecutorId),
             rows: receiver.rows,
             restarts: receiver.restarts,
+            malformed_rows: receiver.malformed_rows,
             message: some(receiver.message),
         }
     }

@@ -1,6 +1,5 @@
 //! Everything that can happen to a driver. Each variant says who sends it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
@@ -11,6 +10,7 @@ use tidemill_types::{ExecutorId, JobId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
+use crate::attached::AttachedFiles;
 use crate::committer::PrintedBatch;
 use crate::tables::LoadedTable;
 
@@ -85,7 +85,7 @@ pub(crate) struct Submission {
     pub(crate) table_data: Vec<TableData>,
     pub(crate) options: control::RunOptions,
     /// Files that came with the job; removed when it has ended.
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) attached: Option<AttachedFiles>,
 }
 
 /// What a follower gets: first what there is, then what comes.

@@ -1,7 +1,6 @@
 //! What the driver keeps of a job beside the scheduler's state.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
@@ -12,6 +11,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::allocator::Allocator;
+use crate::attached::AttachedFiles;
 use crate::committer::CommitRequest;
 use crate::tables::LoadedTable;
 
@@ -46,17 +46,13 @@ pub(crate) struct Running {
     pub(crate) committer: mpsc::UnboundedSender<CommitRequest>,
     pub(crate) table_watch: Option<AbortHandle>,
     /// Files that came with the job.
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) _attached: Option<AttachedFiles>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(watch) = &self.table_watch {
             watch.abort();
-        }
-        if let Some(directory) = &self.directory {
-            // What is left behind is in the system's temporary directory.
-            let _ = std::fs::remove_dir_all(directory);
         }
     }
 }

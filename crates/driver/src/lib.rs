@@ -15,6 +15,7 @@
 //! Failures: an executor's is the scheduler's business; a job's ends that job; a defect in the loop ends the process.
 
 mod allocator;
+mod attached;
 mod clock;
 mod committer;
 mod effects;

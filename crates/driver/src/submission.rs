@@ -119,7 +119,7 @@ impl EventLoop {
                 allocator,
                 committer: committer.start(),
                 table_watch,
-                directory: submission.directory,
+                _attached: submission.attached,
             }),
             ended: None,
             graph: submission.graph,

@@ -23,7 +23,7 @@ pub(crate) fn job(view: &JobView<'_>) -> control::JobSummary {
         JobState::Ended(JobEnd::Stopped) => (control::JobState::Stopped, String::new()),
         JobState::Ended(JobEnd::Failed(error)) => (control::JobState::Failed, error.clone()),
     };
-    let (last, stats) = view.last.cloned().unwrap_or((BatchTime(0), BatchStats::default()));
+    let (last, stats) = view.last.cloned().unwrap_or_default();
     control::JobSummary {
         id: view.id.0,
         name: view.name.to_owned(),
@@ -104,6 +104,7 @@ pub(crate) fn job_detail(
             rows: placed.map_or(0, |placed| placed.rows),
             restarts: receiver.restarts,
             message: receiver.message.clone(),
+            malformed_rows: receiver.malformed_rows,
         }
     });
     let stages = record.compiled.plan.stages.iter().map(|stage| {

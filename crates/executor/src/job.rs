@@ -10,6 +10,9 @@ use tidemill_engine::{RecordBatch, Template, decode_ipc};
 use tidemill_rpc::driver as wire;
 use tidemill_types::{Generation, JobId, OutputId, StageId, StreamId};
 
+/// Tables by name and version.
+type Tables = HashMap<(String, u32), Arc<[RecordBatch]>>;
+
 /// Immutable but for its tables; shared by the loop, tasks and the data service.
 pub(crate) struct InstalledJob {
     pub(crate) id: JobId,
@@ -17,7 +20,7 @@ pub(crate) struct InstalledJob {
     pub(crate) generation: Generation,
     pub(crate) plan: JobPlan,
     templates: HashMap<StageId, Template>,
-    tables: RwLock<HashMap<(String, u32), Arc<[RecordBatch]>>>,
+    tables: RwLock<Tables>,
 }
 
 impl InstalledJob {

@@ -40,7 +40,7 @@ impl LocalCluster {
     /// A port or a thread cannot be had.
     pub async fn start(config: &Config, executors: u32) -> Result<Self, Error> {
         let mut config = config.clone();
-        config.driver.bind = "127.0.0.1:0".to_owned();
+        "127.0.0.1:0".clone_into(&mut config.driver.bind);
         config.driver.min_executors = executors.max(1);
         if config.executor.slots == 0 {
             let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
@@ -73,7 +73,7 @@ impl LocalCluster {
     /// A port or a thread cannot be had.
     pub async fn add_executor_through(&mut self, driver: SocketAddr) -> Result<SocketAddr, Error> {
         let mut options = tidemill_executor::Options::from(&self.config);
-        options.bind = "127.0.0.1:0".to_owned();
+        "127.0.0.1:0".clone_into(&mut options.bind);
         options.driver = driver.to_string();
         options.advertise = None;
         let executor = tidemill_executor::start(options).await?;

@@ -119,6 +119,12 @@ impl ProcessCluster {
         self.driver.id()
     }
 
+    /// The process number of an executor; `None` if it has ended.
+    #[must_use]
+    pub fn executor_pid(&self, number: usize) -> Option<u32> {
+        self.executors.get(number)?.as_ref()?.id()
+    }
+
     /// Where the logs are.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {

@@ -56,8 +56,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<()> {
             run::run(&embedded(&global)?, &job, &limits, executors, global.output).await
         }
         Command::Demo { batches, executors } => demo::demo(&embedded(&global)?, batches, executors).await,
-        Command::Validate { job } => run::validate(&embedded(&global)?, &job).await,
-        Command::Explain { job } => run::explain(&embedded(&global)?, &job).await,
+        Command::Validate { job } => run::validate(&embedded(&global)?, &job, global.output).await,
+        Command::Explain { job } => run::explain(&embedded(&global)?, &job, global.output).await,
         Command::Submit {
             job,
             limits,
@@ -78,7 +78,10 @@ pub(crate) async fn execute(cli: Cli) -> Result<()> {
             every,
             count,
             rows,
-        } => top::top(&driver.driver, &table, every, count, rows).await,
+        } => {
+            let look = top::Look { every, count, rows };
+            top::top(&driver.driver, &table, look, global.output).await
+        }
         Command::Replay {
             file,
             port,

@@ -8,6 +8,7 @@ use tidemill_local::LocalCluster;
 use super::follow::{Printer, follow_to_end};
 use super::job_file;
 use crate::args::{JobFile, Output, RunLimits};
+use crate::render::json;
 
 pub(crate) async fn run(
     config: &Config,
@@ -37,15 +38,21 @@ pub(crate) async fn run(
     result
 }
 
-pub(crate) async fn validate(config: &Config, job: &JobFile) -> Result<()> {
+pub(crate) async fn validate(config: &Config, job: &JobFile, output: Output) -> Result<()> {
     explained(config, job).await?;
-    println!("{} is valid", job.file.display());
+    match output {
+        Output::Table => println!("{} is valid", job.file.display()),
+        Output::Json => println!("{}", json::valid(&job.file)?),
+    }
     Ok(())
 }
 
-pub(crate) async fn explain(config: &Config, job: &JobFile) -> Result<()> {
+pub(crate) async fn explain(config: &Config, job: &JobFile, output: Output) -> Result<()> {
     let text = explained(config, job).await?;
-    println!("{text}");
+    match output {
+        Output::Table => println!("{text}"),
+        Output::Json => println!("{}", json::explained(&job.file, &text)?),
+    }
     Ok(())
 }
 

@@ -6,9 +6,18 @@ use std::time::Duration;
 use anyhow::Result;
 use tidemill_client::Client;
 
-use crate::render::chart;
+use crate::args::Output;
+use crate::render::{chart, json};
 
-pub(crate) async fn top(driver: &str, table: &str, every: Duration, count: Option<u64>, rows: usize) -> Result<()> {
+/// How often, how many times and at how many rows to look.
+pub(crate) struct Look {
+    pub(crate) every: Duration,
+    pub(crate) count: Option<u64>,
+    pub(crate) rows: usize,
+}
+
+pub(crate) async fn top(driver: &str, table: &str, look: Look, output: Output) -> Result<()> {
+    let Look { every, count, rows } = look;
     let client = Client::connect(driver).await?;
     let quoted: Vec<String> = table
         .split('.')
@@ -19,14 +28,17 @@ pub(crate) async fn top(driver: &str, table: &str, every: Duration, count: Optio
     let mut looked = 0;
     loop {
         let (schema, batches) = client.sql(&query).await?;
-        let text = chart::bars(&schema, &batches, rows, terminal)?;
+        let text = match output {
+            Output::Table => format!("{table}\n{}", chart::bars(&schema, &batches, rows, terminal)?),
+            Output::Json => json::top(table, &batches, rows)?,
+        };
         {
             let mut out = std::io::stdout().lock();
-            if terminal {
+            if terminal && output == Output::Table {
                 // Clear the screen, go home.
                 write!(out, "\x1b[2J\x1b[H")?;
             }
-            writeln!(out, "{table}\n{text}")?;
+            writeln!(out, "{text}")?;
             out.flush()?;
         }
         looked += 1;

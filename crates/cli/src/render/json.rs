@@ -1,5 +1,7 @@
 //! Results as JSON. Fields are only ever added; times are milliseconds, delays microseconds.
 
+use std::path::Path;
+
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use arrow::json::ArrayWriter;
@@ -26,6 +28,7 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
             "executor": receiver.executor.map(|id| id.0),
             "rows": receiver.rows,
             "restarts": receiver.restarts,
+            "malformed_rows": receiver.malformed_rows,
             "message": receiver.message,
         })
     });
@@ -65,6 +68,21 @@ pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {
         })
     };
     text(&Value::Array(executors.iter().map(value).collect()))
+}
+
+pub(crate) fn valid(file: &Path) -> Result<String> {
+    text(&json!({"file": file.display().to_string(), "valid": true}))
+}
+
+pub(crate) fn explained(file: &Path, explanation: &str) -> Result<String> {
+    text(&json!({"file": file.display().to_string(), "explanation": explanation}))
+}
+
+/// A look at a table, on one line.
+pub(crate) fn top(table: &str, batches: &[RecordBatch], limit: usize) -> Result<String> {
+    let mut rows: Vec<Value> = serde_json::from_str(&rows(batches)?)?;
+    rows.truncate(limit);
+    Ok(json!({"table": table, "rows": rows}).to_string())
 }
 
 /// A printed batch, on one line.

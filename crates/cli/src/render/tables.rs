@@ -116,13 +116,22 @@ pub(crate) fn job(detail: &JobDetail) -> String {
     }
     text.push_str(&format!("\n{stages}\n"));
     if !detail.receivers.is_empty() {
-        let mut receivers = table(&["stream", "receiver", "executor", "rows", "restarts", "last message"]);
+        let mut receivers = table(&[
+            "stream",
+            "receiver",
+            "executor",
+            "rows",
+            "malformed",
+            "restarts",
+            "last message",
+        ]);
         for receiver in &detail.receivers {
             receivers.add_row([
                 receiver.stream.clone(),
                 receiver.state.clone(),
                 receiver.executor.map(|id| id.to_string()).unwrap_or_default(),
                 receiver.rows.to_string(),
+                receiver.malformed_rows.to_string(),
                 receiver.restarts.to_string(),
                 receiver.message.clone().unwrap_or_default(),
             ]);

@@ -8,6 +8,7 @@
 //! - Expressions are SQL and not looked into here.
 
 mod document;
+mod keys;
 mod outputs;
 mod reader;
 mod sources;
@@ -23,6 +24,7 @@ use tidemill_dstream::{
 };
 
 use document::{Entry, Node};
+pub use keys::KEYS;
 pub(crate) use outputs::PRINT_ROWS;
 use reader::{Reader, join};
 pub(crate) use sources::REMEMBER;
@@ -68,19 +70,6 @@ fn with_lines(mut faults: Diagnostics, reader: &Reader<'_>) -> Diagnostics {
     faults
 }
 
-const KEYS: &[&str] = &[
-    "name",
-    "batch_interval",
-    "partitions",
-    "weight",
-    "max_attempts",
-    "concurrent_batches",
-    "on_batch_failure",
-    "tables",
-    "streams",
-    "outputs",
-];
-
 const POLICIES: &[(&str, FailurePolicy)] = &[("stop", FailurePolicy::Stop), ("skip", FailurePolicy::Skip)];
 
 const TABLE_FORMATS: &[(&str, TableFormat)] = &[
@@ -90,7 +79,7 @@ const TABLE_FORMATS: &[(&str, TableFormat)] = &[
 ];
 
 fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
-    let settings = reader.settings(document, "", KEYS)?;
+    let settings = reader.settings(document, "", keys::JOB)?;
     let name = reader.required_text(&settings, "name");
     let batch_interval = reader
         .required(&settings, "batch_interval")
@@ -153,7 +142,7 @@ fn named<T>(
 }
 
 fn table(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<TableDef> {
-    let settings = reader.settings(&entry.value, path, &["file", "format", "reload"])?;
+    let settings = reader.settings(&entry.value, path, keys::TABLE)?;
     let file = reader.required_text(&settings, "file");
     let format = reader.optional(&settings, "format", |reader, node, path| {
         reader.choice(node, path, "format", TABLE_FORMATS)
@@ -169,7 +158,7 @@ fn table(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<TableDef>
 }
 
 fn stream(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<StreamDef> {
-    let settings = reader.settings(&entry.value, path, &["source", "from", "steps"])?;
+    let settings = reader.settings(&entry.value, path, keys::STREAM)?;
     let input = match (settings.get("source"), settings.get("from")) {
         (Some(node), None) => sources::source(reader, node, &settings.at("source")).map(StreamInput::Source),
         (None, Some(node)) => reader

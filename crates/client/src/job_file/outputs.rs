@@ -3,6 +3,7 @@
 use tidemill_dstream::{Compression, FileFormat, Line, OutputDef, OutputKind, SaveOutput};
 
 use super::document::Node;
+use super::keys;
 use super::reader::{Reader, join};
 use super::sources::each;
 
@@ -35,7 +36,7 @@ fn output(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<OutputDef>
     let node = &entry.value;
     let (from, kind) = match entry.key.as_str() {
         "print" => {
-            let settings = reader.settings(node, &at, &["from", "rows"])?;
+            let settings = reader.settings(node, &at, keys::PRINT)?;
             let from = reader.required_text(&settings, "from");
             let rows = reader.optional(&settings, "rows", |reader, node, path| {
                 reader.number(node, path, u32::MAX)
@@ -49,7 +50,7 @@ fn output(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<OutputDef>
         }
         "save" => save(reader, node, &at)?,
         "table" => {
-            let settings = reader.settings(node, &at, &["from", "name", "query"])?;
+            let settings = reader.settings(node, &at, keys::TABLE_OUTPUT)?;
             let from = reader.required_text(&settings, "from");
             let name = reader.required_text(&settings, "name");
             let query = reader.optional(&settings, "query", |reader, node, path| {
@@ -76,8 +77,7 @@ fn output(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<OutputDef>
 }
 
 fn save(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<(Option<String>, OutputKind)> {
-    let known = ["from", "path", "format", "files", "compression", "overwrite", "empty"];
-    let settings = reader.settings(node, path, &known)?;
+    let settings = reader.settings(node, path, keys::SAVE)?;
     let from = reader.required_text(&settings, "from");
     let directory = reader.required_text(&settings, "path");
     let format = reader.optional(&settings, "format", |reader, node, path| {

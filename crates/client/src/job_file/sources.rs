@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidemill_dstream::{GenerateSource, QueueItem, SocketTextSource, Source, TextFileSource, TextFilesSource};
 
 use super::document::{Data, Node};
+use super::keys;
 use super::reader::{Reader, join};
 
 /// As long as Spark's `fileStream.minRememberDuration`.
@@ -28,7 +29,7 @@ pub(super) fn source(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option
 }
 
 fn socket_text(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Source> {
-    let settings = reader.settings(node, path, &["host", "port", "block_interval"])?;
+    let settings = reader.settings(node, path, keys::SOCKET_TEXT)?;
     let host = reader.required_text(&settings, "host");
     let port = reader
         .required(&settings, "port")
@@ -42,7 +43,7 @@ fn socket_text(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Sourc
 }
 
 fn text_file(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Source> {
-    let settings = reader.settings(node, path, &["path", "batch_lines"])?;
+    let settings = reader.settings(node, path, keys::TEXT_FILE)?;
     let file = reader.required_text(&settings, "path");
     let batch_lines = reader.optional(&settings, "batch_lines", |reader, node, path| {
         reader.number(node, path, u64::MAX)
@@ -54,7 +55,7 @@ fn text_file(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Source>
 }
 
 fn text_files(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Source> {
-    let settings = reader.settings(node, path, &["dir", "new_files_only", "remember", "files_per_batch"])?;
+    let settings = reader.settings(node, path, keys::TEXT_FILES)?;
     let dir = reader.required_text(&settings, "dir");
     let new_files_only = reader.optional(&settings, "new_files_only", Reader::boolean);
     let remember = reader.optional(&settings, "remember", Reader::duration);
@@ -77,7 +78,7 @@ fn queue(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Vec<QueueIt
             _ => reader.text(item, at, "a file or a list of lines").map(QueueItem::File),
         });
     }
-    let settings = reader.settings(node, path, &["files", "lines"])?;
+    let settings = reader.settings(node, path, keys::QUEUE)?;
     match (settings.get("files"), settings.get("lines")) {
         (Some(node), None) => {
             let at = settings.at("files");
@@ -106,7 +107,7 @@ fn queue_lines(reader: &mut Reader<'_>, lines: &[Rc<Node>], path: &str) -> Optio
 }
 
 fn generate(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Source> {
-    let settings = reader.settings(node, path, &["rate", "template", "seed"])?;
+    let settings = reader.settings(node, path, keys::GENERATE)?;
     let rate = reader
         .required(&settings, "rate")
         .and_then(|node| reader.number(node, &settings.at("rate"), u64::MAX));

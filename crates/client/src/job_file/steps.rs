@@ -3,6 +3,7 @@
 use tidemill_dstream::{Diagnostic, Function, Line, NamedFunction, Operator, Step};
 
 use super::document::{Data, Entry, Node};
+use super::keys;
 use super::reader::{Reader, join};
 use super::sources::each;
 use crate::columns::{DEFAULT_COLUMN, is_plain_identifier, key_name};
@@ -111,7 +112,7 @@ fn map_columns(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Vec<N
 fn union(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Operator> {
     let (node, path) = match &node.data {
         Data::Map(_) => {
-            let settings = reader.settings(node, path, &["with"])?;
+            let settings = reader.settings(node, path, keys::UNION)?;
             (reader.required(&settings, "with")?, settings.at("with"))
         }
         _ => return stream_names(reader, node, path).map(|with| Operator::Union { with }),
@@ -129,7 +130,7 @@ fn stream_names(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Vec<
 }
 
 fn window(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Operator> {
-    let settings = reader.settings(node, path, &["length", "slide"])?;
+    let settings = reader.settings(node, path, keys::WINDOW)?;
     let length = reader
         .required(&settings, "length")
         .and_then(|node| reader.duration(node, &settings.at("length")));

@@ -1,13 +1,12 @@
 //! What people and programs ask of the driver.
 
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt};
 use tidemill_connectors::{check_save, check_save_schema};
-use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, OutputKind, QueueItem, Source, StreamInput};
+use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, OutputKind};
 use tidemill_engine::{Catalog, CompileOptions, CompiledJob, compile, encode_ipc, explain};
 use tidemill_rpc::control::control_service_server::ControlService;
 use tidemill_rpc::control::{self, follow_job_response};
@@ -17,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
+use crate::attached::{self, AttachedFiles};
 use crate::event::{Control, Event, Following, Submission};
 use crate::submission::{is_live, name_taken};
 use crate::tables;
@@ -52,13 +52,9 @@ impl ControlHandler {
         overwrite: bool,
     ) -> Result<Prepared, Status> {
         let wire = graph.ok_or_else(|| Status::invalid_argument("the submission has no job graph"))?;
-        let mut graph = JobGraph::try_from(wire).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let graph = JobGraph::try_from(wire).map_err(|error| Status::invalid_argument(error.to_string()))?;
         graph.validate().map_err(|diagnostics| refused(&diagnostics))?;
-        let directory = if files.is_empty() {
-            None
-        } else {
-            Some(self.write_files(&mut graph, files).await?)
-        };
+        let (mut graph, attached) = self.place_files(graph, files).await?;
         if overwrite {
             for output in &mut graph.outputs {
                 if let OutputKind::Save(save) = &mut output.kind {
@@ -87,30 +83,31 @@ impl ControlHandler {
             compiled,
             table_data,
             tables: loaded,
-            directory,
+            attached,
         })
     }
 
     /// Writes attached files to a directory of the submission and points the graph at them.
-    async fn write_files(&self, graph: &mut JobGraph, files: Vec<control::AttachedFile>) -> Result<PathBuf, Status> {
+    async fn place_files(
+        &self,
+        mut graph: JobGraph,
+        files: Vec<control::AttachedFile>,
+    ) -> Result<(JobGraph, Option<AttachedFiles>), Status> {
+        if files.is_empty() {
+            return Ok((graph, None));
+        }
         let number = self.submissions.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("tidemill-{}-{number}", self.generation));
-        let failed = |error: std::io::Error| {
-            Status::internal(format!(
-                "cannot write attached files to {}: {error}",
-                directory.display()
-            ))
-        };
-        tokio::fs::create_dir_all(&directory).await.map_err(failed)?;
-        for (i, file) in files.into_iter().enumerate() {
-            let name = Path::new(&file.path)
-                .file_name()
-                .map_or_else(|| "file".into(), |name| name.to_owned());
-            let path = directory.join(format!("{i}-{}", name.to_string_lossy()));
-            tokio::fs::write(&path, &file.content).await.map_err(failed)?;
-            replace_path(graph, &file.path, &path.to_string_lossy());
+        let place = move || AttachedFiles::place(directory, &files, &mut graph).map(|attached| (graph, Some(attached)));
+        match tokio::task::spawn_blocking(place).await {
+            Ok(placed) => placed.map_err(|error| match error {
+                attached::Error::Write { .. } => Status::internal(error.to_string()),
+                attached::Error::Read { .. } | attached::Error::TooManyLines => {
+                    Status::invalid_argument(error.to_string())
+                }
+            }),
+            Err(error) => Err(Status::internal(format!("attached files could not be taken: {error}"))),
         }
-        Ok(directory)
     }
 }
 
@@ -122,31 +119,7 @@ struct Prepared {
     compiled: CompiledJob,
     table_data: Vec<tidemill_engine::TableData>,
     tables: Vec<tables::LoadedTable>,
-    directory: Option<PathBuf>,
-}
-
-fn replace_path(graph: &mut JobGraph, from: &str, to: &str) {
-    let replace = |path: &mut String| {
-        if path == from {
-            to.clone_into(path);
-        }
-    };
-    for table in &mut graph.tables {
-        replace(&mut table.path);
-    }
-    for stream in &mut graph.streams {
-        match &mut stream.input {
-            StreamInput::Source(Source::Queue(items)) => {
-                for item in items {
-                    if let QueueItem::File(path) = item {
-                        replace(path);
-                    }
-                }
-            }
-            StreamInput::Source(Source::TextFile(file)) => replace(&mut file.path),
-            StreamInput::Source(_) | StreamInput::From(_) => {}
-        }
-    }
+    attached: Option<AttachedFiles>,
 }
 
 fn check_save_columns(graph: &JobGraph, compiled: &CompiledJob) -> Vec<Diagnostic> {
@@ -233,7 +206,7 @@ impl ControlService for ControlHandler {
             tables: prepared.tables,
             table_data: prepared.table_data,
             options,
-            directory: prepared.directory,
+            attached: prepared.attached,
         });
         let job = self.ask(|reply| Control::Submit { submission, reply }).await??;
         Ok(Response::new(control::SubmitJobResponse { job: job.0, warnings }))
@@ -246,9 +219,6 @@ impl ControlService for ControlHandler {
         let request = request.into_inner();
         let prepared = self.prepare(request.graph, request.files, false).await?;
         let text = explain(&prepared.graph, &prepared.compiled);
-        if let Some(directory) = prepared.directory {
-            let _ = tokio::fs::remove_dir_all(directory).await;
-        }
         Ok(Response::new(control::ExplainJobResponse { text }))
     }
 
