@@ -9,7 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-readonly size_limit=150000000
+# What it should have, and what it must not go over: the binary is 150 MB when stripped.
+readonly size_aim=150000000
+readonly size_limit=170000000
 readonly compressed_aim=60000000
 
 say() { printf 'smoke: %s\n' "$*"; }
@@ -114,6 +116,7 @@ compressed=$(docker save "$image" | gzip -c | wc -c)
 say "image: $((size / 1000000)) MB, compressed $((compressed / 1000000)) MB"
 if [ "${TIDEMILL_SMOKE_SIZE:-judge}" = judge ]; then
     ((size < size_limit)) || fail "the image has $size bytes, the limit is $size_limit"
+    ((size < size_aim)) || say "note: it is over the aim of $((size_aim / 1000000)) MB"
     ((compressed < compressed_aim)) || say "note: compressed it is over the aim of $((compressed_aim / 1000000)) MB"
 fi
 

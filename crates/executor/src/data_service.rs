@@ -164,6 +164,11 @@ async fn receive(
 }
 
 async fn admit(node: &Arc<Node>, source: ExecutorId, frame: tidemill_rpc::shuffle::Frame) -> Result<(), Status> {
+    if frame.generation != node.generation.0 {
+        return Err(Status::failed_precondition(
+            "a frame of another generation of the driver",
+        ));
+    }
     let frame = decode_frame(source, frame);
     let Some(job) = node.jobs.get(&frame.head.job).map(|job| Arc::clone(&job)) else {
         // The job has ended here.

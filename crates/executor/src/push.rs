@@ -223,6 +223,10 @@ struct Connection {
 }
 
 impl Connection {
+    fn generation(&self) -> Generation {
+        Generation(self.hello.generation)
+    }
+
     async fn run(mut self, mut queue: mpsc::Receiver<Frame>) {
         let mut wait = RECONNECT;
         loop {
@@ -278,7 +282,7 @@ impl Connection {
         self.window.connected(first.credit_bytes, repeated);
         for (sequence, frame) in self.in_flight.unacknowledged() {
             requests
-                .send(request(sequence, frame)?)
+                .send(request(sequence, self.generation(), frame)?)
                 .await
                 .map_err(|error| error.to_string())?;
         }
@@ -310,7 +314,7 @@ impl Connection {
                 frame = queue.recv() => {
                     let Some(frame) = frame else { return true };
                     let sequence = self.in_flight.push(frame.clone());
-                    match request(sequence, &frame) {
+                    match request(sequence, self.generation(), &frame) {
                         Ok(request) => {
                             if requests.send(request).await.is_err() {
                                 return false;
@@ -324,9 +328,9 @@ impl Connection {
     }
 }
 
-fn request(sequence: u64, frame: &Frame) -> Result<PushRequest, String> {
+fn request(sequence: u64, generation: Generation, frame: &Frame) -> Result<PushRequest, String> {
     let encoded = encode(frame).map_err(|error| error.to_string())?;
     Ok(PushRequest {
-        message: Some(Message::Frame(encode_frame(sequence, encoded))),
+        message: Some(Message::Frame(encode_frame(sequence, generation, encoded))),
     })
 }

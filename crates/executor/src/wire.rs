@@ -2,13 +2,13 @@
 
 use tidemill_rpc::shuffle as wire;
 use tidemill_storage::{EncodedFrame, FrameHead};
-use tidemill_types::{Attempt, BatchTime, ExecutorId, JobId, RoutingVersion, StageId};
+use tidemill_types::{Attempt, BatchTime, ExecutorId, Generation, JobId, RoutingVersion, StageId};
 
-pub(crate) fn encode_frame(sequence: u64, frame: EncodedFrame) -> wire::Frame {
+pub(crate) fn encode_frame(sequence: u64, generation: Generation, frame: EncodedFrame) -> wire::Frame {
     let head = frame.head;
     wire::Frame {
         sequence,
-        generation: 0,
+        generation: generation.0,
         job: head.job.0,
         batch_time_ms: head.batch.0,
         from_stage: head.from_stage.0,
