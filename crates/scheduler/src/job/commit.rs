@@ -63,6 +63,16 @@ impl Job {
         }));
         self.history.insert(index, batch.into_history());
         self.forget();
+        // A batch that runs and is the oldest now needs no credit for its frames: without this it could wait for ever
+        // when no further batch is launched.
+        if self
+            .batches
+            .values()
+            .next()
+            .is_some_and(|next| next.state.is_launched())
+        {
+            self.tell_oldest(cx);
+        }
     }
 
     /// Ends a batch that cannot succeed, by the job's policy.
