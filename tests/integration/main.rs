@@ -1,8 +1,13 @@
 //! Jobs on a cluster in this process, over real gRPC and real sockets.
 
 mod bad_input;
+mod docs;
+mod failures;
 mod files;
+mod inputs;
 mod jobs;
+mod outputs;
 mod sockets;
+mod support;
 mod windows;
 mod words;

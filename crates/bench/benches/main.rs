@@ -2,9 +2,10 @@
 //! fast a socket is read, how old a result is.
 //!
 //! ```text
-//! cargo build --release && cargo bench -p tidemill-bench                    all, in a few minutes
-//! cargo bench -p tidemill-bench -- overhead interval                        some
-//! cargo bench -p tidemill-bench -- --full                                   at full size
+//! cargo build --release
+//! cargo bench --bench tidemill-bench                            all, in a few minutes
+//! cargo bench --bench tidemill-bench -- overhead interval       some
+//! cargo bench --bench tidemill-bench -- --full                  at full size
 //! ```
 //! Each figure is one line of JSON on standard output: the median of its runs, their spread, the baseline measured in
 //! the same runs and the ratio to it. What is being done goes to standard error.

@@ -4,8 +4,14 @@
 //! - [`median`], [`percentile`], [`rise`]: of what was measured.
 //! - [`Figure`]: one measured figure, printed as one line.
 //!
-//! Everything here is a plain function; the benches themselves are in `benches/`. Run them with
-//! `cargo bench -p tidemill-bench`, one of them with `cargo bench -p tidemill-bench -- overhead`.
+//! Everything here is a plain function; the benches themselves are in `benches/`:
+//!
+//! ```text
+//! cargo build --release
+//! cargo bench --bench tidemill-bench                  all of them, or with `-- overhead latency` some
+//! ```
+//! With `-p tidemill-bench` instead cargo would choose other features for shared dependencies than `cargo build` does,
+//! and build DataFusion once more.
 
 mod figure;
 mod random;

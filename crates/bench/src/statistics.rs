@@ -16,7 +16,11 @@ pub fn median(values: &[f64]) -> f64 {
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let sorted = sorted(values);
     let rank = (percent / 100.0 * sorted.len() as f64).ceil().max(1.0) as usize;
-    sorted.get(rank - 1).or(sorted.last()).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(rank - 1)
+        .or_else(|| sorted.last())
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// The same of values that count as often as their weights say.

@@ -5,6 +5,8 @@
 
 mod args;
 mod commands;
+#[cfg(test)]
+mod docs;
 mod exit;
 mod logging;
 mod render;
