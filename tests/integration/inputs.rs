@@ -55,7 +55,7 @@ outputs:
     let whole = run_to_end(&job(&yaml(""), dir.path())?, 2, None).await?;
     assert_eq!(
         whole.iter().map(|batch| batch.rows.clone()).collect::<Vec<_>>(),
-        [expected.clone()]
+        std::slice::from_ref(&expected)
     );
     let pieces = run_to_end(&job(&yaml(", batch_lines: 40"), dir.path())?, 2, None).await?;
     let sizes: Vec<usize> = pieces.iter().map(|batch| batch.rows.len()).collect();

@@ -41,7 +41,7 @@ pub(crate) fn no_wait() -> SubmitOptions {
 pub(crate) async fn outcome(client: &Client, graph: &JobGraph) -> Result<Outcome> {
     let submitted = client.submit(graph, &[], no_wait()).await?;
     let mut events = client.follow(&submitted.job.to_string(), true).await?;
-    let (mut printed, mut batches) = (Vec::new(), Vec::new());
+    let mut printed = Vec::new();
     loop {
         match events.next().await.context("the driver ended")?? {
             JobEvent::Printed(batch) => printed.push(Batch {
@@ -49,8 +49,11 @@ pub(crate) async fn outcome(client: &Client, graph: &JobGraph) -> Result<Outcome
                 stream: batch.stream,
                 rows: rows(&batch.rows),
             }),
-            JobEvent::Batch(batch) => batches.push(batch),
+            // Those before the first message are missing: the job's own list has them all.
+            JobEvent::Batch(_) => {}
             JobEvent::Ended(summary) => {
+                let mut batches = client.job(&submitted.job.to_string()).await?.batches;
+                batches.reverse();
                 return Ok(Outcome {
                     summary,
                     printed,

@@ -13,7 +13,6 @@ use tidemill_types::{Generation, JobId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tracing::info;
 
 use crate::clock::Clock;
@@ -83,7 +82,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         .max_decoding_message_size(channel::MAX_SUBMISSION)
         .max_encoding_message_size(channel::MAX_SUBMISSION);
     let server = channel::server().add_service(attach).add_service(control);
-    let incoming = TcpListenerStream::new(listener);
+    let incoming = channel::incoming(listener);
     let server = tokio::spawn(async move {
         tokio::select! {
             result = server.serve_with_incoming(incoming) => result,

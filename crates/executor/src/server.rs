@@ -12,7 +12,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tracing::info;
 
 use crate::attach::Attach;
@@ -61,7 +60,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
     let server = channel::server().add_service(service);
     let server = tokio::spawn(async move {
         // The listener is bound; what remains are single connections, which fail alone.
-        let _ = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
+        let _ = server.serve_with_incoming(channel::incoming(listener)).await;
     });
 
     let attach = Attach {

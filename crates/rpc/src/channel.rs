@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// The greatest message of the control channel: a job with its templates and tables, a table's rows.
@@ -56,4 +58,11 @@ pub fn server() -> Server {
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+}
+
+/// The connections of a listener, each without Nagle's delay: small messages wait for nobody. The server's own setting
+/// holds only for listeners that it binds itself.
+#[must_use]
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
