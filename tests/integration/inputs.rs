@@ -10,7 +10,7 @@ use tidemill_dstream::{GenerateSource, Source};
 use tidemill_local::LocalCluster;
 use tidemill_testkit::{Batch, config, eventually, rows, run_to_end};
 
-use crate::support::{job, outcome};
+use crate::support::{job, no_wait, outcome};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -255,6 +255,46 @@ async fn a_shuffle_of_four_times_its_memory_is_right_with_two_batches_in_flight(
         .map(|batch| ((batch as i64 + 1) * 1000, vec![format!("{ROWS}|{ROWS}|{batch}")]))
         .collect();
     assert_eq!((ended.rows(), ended.error()), (expected, ""));
+    cluster.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_waits_for_credit_goes_on_when_the_one_before_it_is_skipped() -> Result<()> {
+    const MEMORY: u64 = 1 << 20;
+    let mut config = config()?;
+    config.shuffle.window = tidemill_config::ByteSize(MEMORY);
+    let cluster = LocalCluster::start(&config, 2).await?;
+    let client = cluster.client().await?;
+    let padding = "x".repeat(400);
+    let good: Vec<String> = (0..20_000).map(|row| format!("{row} {padding}")).collect();
+    let ctx = StreamingContext::new("skipped", Duration::from_secs(1));
+    ctx.options(tidemill_dstream::JobOptions {
+        partitions: Some(4),
+        concurrent_batches: 2,
+        on_batch_failure: tidemill_dstream::FailurePolicy::Skip,
+        ..tidemill_dstream::JobOptions::default()
+    });
+    ctx.queue_stream([vec!["bad".to_owned()], good])
+        .map([("value", "value"), ("n", "CAST(split_part(value, ' ', 1) AS BIGINT)")])
+        .reduce_by_key("value", [("n", "max(n)")])
+        .transform("SELECT count(*) AS keys, sum(length(value)) > 8000000 AS whole, max(n) AS greatest FROM input")
+        .print();
+    let submitted = client.submit(&ctx.graph()?, &[], no_wait()).await?;
+    let printed = eventually(DEADLINE, "the end of the job", || async {
+        let summary = client
+            .job(&submitted.job.to_string())
+            .await
+            .map_err(|error| error.to_string())?
+            .summary;
+        if summary.state.is_over() {
+            Ok(summary)
+        } else {
+            Err(format!("{summary:?}"))
+        }
+    })
+    .await?;
+    assert_eq!((printed.completed_batches, printed.failed_batches), (1, 1));
     cluster.stop().await;
     Ok(())
 }

@@ -63,16 +63,7 @@ impl Job {
         }));
         self.history.insert(index, batch.into_history());
         self.forget();
-        // A batch that runs and is the oldest now needs no credit for its frames: without this it could wait for ever
-        // when no further batch is launched.
-        if self
-            .batches
-            .values()
-            .next()
-            .is_some_and(|next| next.state.is_launched())
-        {
-            self.tell_oldest(cx);
-        }
+        self.tell_new_oldest(cx);
     }
 
     /// Ends a batch that cannot succeed, by the job's policy.
@@ -103,7 +94,21 @@ impl Job {
 
                 self.history.insert(index, History::absent());
                 self.forget();
+                self.tell_new_oldest(cx);
             }
+        }
+    }
+
+    /// A batch that runs and is the oldest now needs no credit for its frames: without this it could wait for ever when
+    /// no further batch is launched.
+    fn tell_new_oldest(&mut self, cx: &mut Context<'_>) {
+        if self
+            .batches
+            .values()
+            .next()
+            .is_some_and(|next| next.state.is_launched())
+        {
+            self.tell_oldest(cx);
         }
     }
 
