@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tidemill_client::job_file::{ParseOptions, parse};
 use tidemill_client::{Client, Error, StreamingContext, SubmitOptions};
+use tidemill_dstream::StreamInput;
 use tidemill_local::LocalCluster;
 use tidemill_testkit::{config, run_to_end};
 
@@ -136,5 +137,36 @@ async fn a_directory_that_cannot_be_written_is_refused_at_submission() -> Result
         .save(path.clone(), tidemill_dstream::FileFormat::Text);
     let error = run_to_end(&ctx.graph()?, 1, None).await.expect_err("not writable");
     assert!(error.to_string().contains(&path), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_driver_checks_graphs_that_no_job_file_was_checked_for() -> Result<()> {
+    let cluster = LocalCluster::start(&config()?, 1).await?;
+    let client = cluster.client().await?;
+    let ctx = StreamingContext::new("faulty", Duration::from_secs(1));
+    let lines = ctx.queue_stream(vec![vec!["a".into()]]).name("lines");
+    let first = lines.filter("value <> ''").name("first");
+    first.filter("value <> ''").name("second").print();
+    let good = ctx.graph()?;
+
+    let mut cycle = good.clone();
+    for stream in &mut cycle.streams {
+        if stream.name == "first" {
+            stream.input = StreamInput::From("second".to_owned());
+        }
+    }
+    let mut silent = good.clone();
+    silent.outputs.clear();
+    for (graph, parts) in [(cycle, ["first", "second"]), (silent, ["no output", "print"])] {
+        let refused = client.submit(&graph, &[], SubmitOptions::default()).await;
+        let Err(Error::Rejected(diagnostics)) = refused else {
+            anyhow::bail!("not refused: {refused:?}")
+        };
+        let text = diagnostics.to_string();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    client.submit(&good, &[], SubmitOptions::default()).await?;
+    cluster.stop().await;
     Ok(())
 }

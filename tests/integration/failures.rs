@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tidemill_client::{Client, JobState, StreamingContext, SubmitOptions};
 use tidemill_dstream::{FailurePolicy, FileFormat, JobOptions, Source, TextFilesSource};
 use tidemill_local::LocalCluster;
-use tidemill_testkit::{config, eventually, rows};
+use tidemill_testkit::{config, eventually, rows, run_to_end};
 
 use crate::support::{job, outcome};
 
@@ -75,6 +75,17 @@ async fn a_function_that_fails_ends_its_job_with_the_cause_and_nothing_else() ->
     other_lives_on(&client).await?;
     assert_eq!(client.executors().await?.len(), 2);
     cluster.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_numbers_wrap_around_and_a_cast_can_be_tried() -> Result<()> {
+    let ctx = StreamingContext::new("wrapping", SECOND);
+    ctx.queue_stream([vec!["1".to_owned(), "one".to_owned()]])
+        .map([("n", "TRY_CAST(value AS BIGINT) + 9223372036854775807")])
+        .print();
+    let printed = run_to_end(&ctx.graph()?, 1, None).await?;
+    assert_eq!(printed[0].sorted(), ["", "-9223372036854775808"]);
     Ok(())
 }
 

@@ -5,14 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tidemill_client::StreamingContext;
-use tidemill_client::job_file::{ParseOptions, parse};
 use tidemill_dstream::{Source, TextFilesSource};
 use tidemill_testkit::run_to_end;
 
-fn job(yaml: &str, directory: &Path) -> Result<tidemill_dstream::JobGraph> {
-    let text = yaml.replace("DIR", &directory.display().to_string());
-    Ok(parse(&text, &ParseOptions::default())?)
-}
+use crate::support::job;
 
 /// All lines of the files of a batch directory, without headers, sorted.
 fn saved(directory: &Path, header: bool) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@ mod failures;
 mod files;
 mod inputs;
 mod jobs;
+mod large;
 mod outputs;
 mod sockets;
 mod support;

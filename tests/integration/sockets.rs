@@ -50,6 +50,15 @@ async fn lines_arrive_whatever_they_hold_and_over_reconnections() -> Result<()> 
         &["nul\0byte", "plain", "windows", "\u{fffd}\u{fffd}bad"],
     )
     .await?;
+    eventually(DEADLINE, "the count of repaired lines", || async {
+        let detail = client.job("socket").await.map_err(|error| error.to_string())?;
+        if detail.receivers[0].malformed_rows == 1 {
+            Ok(())
+        } else {
+            Err(format!("{:?}", detail.receivers))
+        }
+    })
+    .await?;
     // Closed in the middle of a line: the rest is a line, and the receiver comes back.
     first.write_all(b"half a li").await?;
     drop(first);

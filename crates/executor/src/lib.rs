@@ -18,6 +18,7 @@
 mod attach;
 mod batch;
 mod batches;
+mod boundary;
 mod data_service;
 mod error;
 mod event;

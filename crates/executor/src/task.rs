@@ -4,11 +4,10 @@
 //! plan or in a function ends the task, not the executor.
 
 use std::collections::{BTreeSet, HashMap};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tidemill_connectors::{CommitPlace, ReadCounters, ReadOptions, StagePlace, StagedWriter, open};
 use tidemill_dstream::plan::{OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{InputItem, OutputKind, Source};
@@ -19,6 +18,7 @@ use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, T
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use crate::boundary::guarded;
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
 use crate::node::Node;
@@ -114,13 +114,7 @@ impl Task {
     /// Runs to the end; a panic is a failure.
     pub(crate) async fn run(self) -> Result<Box<Finished>, TaskFailure> {
         let started = Instant::now();
-        let result = AssertUnwindSafe(self.execute()).catch_unwind().await;
-        let mut finished = result.unwrap_or_else(|panic| {
-            Err(TaskFailure::new(
-                FailureKind::Internal,
-                format!("the task panicked: {}", panic_message(&*panic)),
-            ))
-        })?;
+        let mut finished = guarded(self.execute()).await?;
         finished.run = started.elapsed();
         Ok(Box::new(finished))
     }
@@ -471,10 +465,4 @@ impl OutputWriter {
 
 fn storage_failure(error: tidemill_storage::Error) -> TaskFailure {
     TaskFailure::new(error.kind(), error.to_string())
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
