@@ -10,9 +10,7 @@ use anyhow::{Context, Result};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use memchr::{memchr_iter, memchr2_iter, memrchr};
-
-/// Room for every word, so that no map grows.
-const DISTINCT_WORDS: usize = 1 << 17;
+use tidemill_bench::VOCABULARY;
 
 type Counts<'a> = HashMap<&'a [u8], u64, RandomState>;
 
@@ -58,7 +56,8 @@ pub(crate) fn parts(text: &[u8], parts: usize) -> Vec<&[u8]> {
 }
 
 fn count(text: &[u8]) -> Counts<'_> {
-    let mut counts = Counts::with_capacity_and_hasher(DISTINCT_WORDS, RandomState::default());
+    // Room for every word, so that it does not grow.
+    let mut counts = Counts::with_capacity_and_hasher(VOCABULARY, RandomState::default());
     let mut begin = 0;
     for end in memchr2_iter(b' ', b'\n', text) {
         *counts.entry(&text[begin..end]).or_insert(0) += 1;

@@ -53,6 +53,8 @@ impl Sender {
                 }
                 // An error is a reader that went away.
                 let _ = socket.and_then(|mut socket| {
+                    // Few lines must not wait for the acknowledgement of those before them.
+                    socket.set_nodelay(true)?;
                     socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
                     serve(&mut socket, &stopping)
                 });

@@ -7,7 +7,7 @@ use crate::Random;
 /// Words of a line.
 pub const WORDS_PER_LINE: usize = 10;
 /// Distinct words.
-const VOCABULARY: usize = 100_000;
+pub const VOCABULARY: usize = 100_000;
 const SHORTEST_WORD: usize = 5;
 /// Words have from `SHORTEST_WORD` on this many different lengths: 7 letters on average, so 80 bytes a line.
 const WORD_LENGTHS: usize = 5;
