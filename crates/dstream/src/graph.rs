@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::{NativeCall, Step};
+
 /// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
 /// are equal whatever their files looked like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +41,8 @@ pub struct JobOptions {
     /// Batches that may be worked on at once.
     pub concurrent_batches: u32,
     pub on_batch_failure: FailurePolicy,
+    /// How long every named stream's batches are remembered for `slice` and SQL, beyond what its windows need.
+    pub remember: Option<Duration>,
 }
 
 impl Default for JobOptions {
@@ -49,6 +53,7 @@ impl Default for JobOptions {
             max_attempts: 4,
             concurrent_batches: 1,
             on_batch_failure: FailurePolicy::Stop,
+            remember: None,
         }
     }
 }
@@ -179,103 +184,6 @@ pub struct GenerateSource {
     pub seed: u64,
 }
 
-/// One operator applied to the stream before it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    pub operator: Operator,
-    pub line: Line,
-}
-
-/// A function of a record, by kind. Every operator that takes a function takes any kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// A DataFusion SQL expression over the record's columns.
-    Expr(String),
-}
-
-impl Function {
-    pub fn expr(sql: impl Into<String>) -> Self {
-        Self::Expr(sql.into())
-    }
-}
-
-impl From<&str> for Function {
-    fn from(sql: &str) -> Self {
-        Self::expr(sql)
-    }
-}
-
-impl From<String> for Function {
-    fn from(sql: String) -> Self {
-        Self::Expr(sql)
-    }
-}
-
-/// A function and the column that its result becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedFunction {
-    pub name: String,
-    pub function: Function,
-    pub line: Line,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Operator {
-    /// One record to one record of the named columns.
-    Map { columns: Vec<NamedFunction> },
-    /// One record to any number: columns whose expression is a list are spread over records (in step, the shorter
-    /// padded with null), the others repeated. An empty or null list gives no record. At least one is a list.
-    FlatMap { columns: Vec<NamedFunction> },
-    /// Keeps the records for which the predicate is true.
-    Filter { predicate: Function },
-    /// The records of this stream and of the named ones, which have the same columns by name and type.
-    Union { with: Vec<String> },
-    /// The records of the last `length`, every `slide` (`None`: every batch).
-    Window { length: Duration, slide: Option<Duration> },
-    /// Groups by the keys and computes the aggregates.
-    ReduceByKey {
-        keys: Vec<NamedFunction>,
-        aggregates: Vec<NamedFunction>,
-    },
-    /// Computes the aggregates over the whole batch: one record, none for an empty batch.
-    Reduce { aggregates: Vec<NamedFunction> },
-    /// One record with the column `count`; 0 for an empty batch.
-    Count,
-    /// Any SQL over the batch, called `input` or by the stream's own name, other streams and tables.
-    Transform { sql: String },
-}
-
-impl Operator {
-    /// The step's name in a job file.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Map { .. } => "map",
-            Self::FlatMap { .. } => "flat_map",
-            Self::Filter { .. } => "filter",
-            Self::Union { .. } => "union",
-            Self::Window { .. } => "window",
-            Self::ReduceByKey { .. } => "reduce_by_key",
-            Self::Reduce { .. } => "reduce",
-            Self::Count => "count",
-            Self::Transform { .. } => "transform",
-        }
-    }
-
-    /// The names of all steps.
-    pub const NAMES: &[&str] = &[
-        "map",
-        "flat_map",
-        "filter",
-        "union",
-        "window",
-        "reduce_by_key",
-        "reduce",
-        "count",
-        "transform",
-    ];
-}
-
 /// An output operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputDef {
@@ -297,6 +205,20 @@ pub enum OutputKind {
         name: String,
         query: Option<String>,
     },
+    /// A registered function is given the rows, with the batch time. At least once.
+    Foreach {
+        function: NativeCall,
+        per: ForeachUnit,
+    },
+}
+
+/// What a `foreach` output is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeachUnit {
+    /// The whole batch, when it is committed, on the driver.
+    Batch,
+    /// Each partition, where it is.
+    Partition,
 }
 
 impl OutputKind {
@@ -307,10 +229,11 @@ impl OutputKind {
             Self::Print { .. } => "print",
             Self::Save(_) => "save",
             Self::Table { .. } => "table",
+            Self::Foreach { .. } => "foreach",
         }
     }
 
-    pub const NAMES: &[&str] = &["print", "save", "table"];
+    pub const NAMES: &[&str] = &["print", "save", "table", "foreach"];
 }
 
 /// Files, one directory `batch_time=<ms>` for each batch, visible at once.

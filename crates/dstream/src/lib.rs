@@ -12,16 +12,21 @@
 mod diagnostic;
 mod graph;
 mod input;
+mod operator;
 pub mod plan;
 mod template;
 mod validate;
 
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use graph::{
-    Compression, FailurePolicy, FileFormat, Function, GenerateSource, JobGraph, JobOptions, Line, NamedFunction,
-    Operator, OutputDef, OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput,
-    TableDef, TableFormat, TextFileSource, TextFilesSource,
+    Compression, FailurePolicy, FileFormat, ForeachUnit, GenerateSource, JobGraph, JobOptions, Line, OutputDef,
+    OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, StreamDef, StreamInput, TableDef, TableFormat,
+    TextFileSource, TextFilesSource,
 };
 pub use input::{FilePart, FileRange, InputItem};
+pub use operator::{
+    Function, JoinKey, JoinKind, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey, StateFunction,
+    Step, UpdateStateByKey,
+};
 pub use template::{Piece, Template};
 pub use validate::{Consumer, consumers};

@@ -232,6 +232,7 @@ fn job(graph: &JobGraph, faults: &mut Faults) {
         "concurrent_batches".to_owned(),
         Some(options.concurrent_batches.into()),
     );
+    faults.whole_millis(nowhere, "remember".to_owned(), options.remember);
 }
 
 fn tables(graph: &JobGraph, faults: &mut Faults) {
@@ -285,7 +286,7 @@ fn streams(graph: &JobGraph, faults: &mut Faults) {
     operator::check_slides(graph, &names, &order, faults);
 }
 
-/// Reports `from` and `union` of streams that are not there.
+/// Reports streams that are named after `from` or in a step and are not there.
 fn references(graph: &JobGraph, names: &Names<'_>, faults: &mut Faults) {
     for stream in &graph.streams {
         for edge in edges(stream) {
@@ -296,7 +297,11 @@ fn references(graph: &JobGraph, names: &Names<'_>, faults: &mut Faults) {
                 None => (stream.line, format!("streams.{}.from", stream.name)),
                 Some(step) => (
                     stream.steps[step].line,
-                    format!("streams.{}.steps[{step}].union", stream.name),
+                    format!(
+                        "streams.{}.steps[{step}].{}",
+                        stream.name,
+                        stream.steps[step].operator.name()
+                    ),
                 ),
             };
             let others = graph
@@ -331,6 +336,14 @@ fn outputs(graph: &JobGraph, faults: &mut Faults) {
             OutputKind::Save(save) => {
                 faults.not_empty(output.line, format!("{path}.path"), "the path", &save.path);
                 faults.not_zero(output.line, format!("{path}.files"), save.files.map(u64::from));
+            }
+            OutputKind::Foreach { function, .. } => {
+                faults.not_empty(
+                    output.line,
+                    format!("{path}.native"),
+                    "the name of the function",
+                    &function.name,
+                );
             }
             OutputKind::Table { name, query } => {
                 identifier(faults, output.line, &format!("{path}.name"), "table", name);

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::walk::{Names, Order, slide_after};
 use super::{Faults, humane, is_whole_millis};
-use crate::{Function, JobGraph, NamedFunction, Operator, Step, StreamDef, StreamInput};
+use crate::{
+    Function, JobGraph, Line, NamedFunction, NativeCall, Operator, Reduction, StateFunction, Step, StreamDef,
+    StreamInput,
+};
 
 /// A window's batches are counted in 32 bits, also where windows over windows add up.
 const MAX_WINDOW_BATCHES: u128 = 100_000_000;
@@ -13,41 +16,169 @@ const MAX_WINDOW_BATCHES: u128 = 100_000_000;
 /// Checks a step by itself.
 pub(super) fn check(step: &Step, path: &str, faults: &mut Faults) {
     match &step.operator {
-        Operator::Map { columns } | Operator::FlatMap { columns } => {
-            if columns.is_empty() {
-                faults.hinted(
-                    step.line,
-                    path,
-                    "no columns",
-                    "give an expression, or {column: expression}",
-                );
-            }
-            check_columns(columns.iter(), step, path, faults);
+        Operator::Map { columns } | Operator::FlatMap { columns } => some_columns(columns, &[], step, path, faults),
+        Operator::MapValues { keys, columns } | Operator::FlatMapValues { keys, columns } => {
+            some_columns(columns, keys, step, path, faults);
         }
-        Operator::Filter {
-            predicate: Function::Expr(sql),
+        Operator::Filter { predicate } => check_function(predicate, step.line, path, faults),
+        Operator::Sample { fraction, .. } => {
+            if !(0.0..=1.0).contains(fraction) {
+                let message = format!("{fraction} is not between 0 and 1");
+                faults.add(step.line, format!("{path}.fraction"), message);
+            }
+        }
+        Operator::MapPartitions { function } => check_call(function, step.line, path, faults),
+        Operator::Union { with } | Operator::TransformWith { with, .. } | Operator::Cogroup { with, .. }
+            if with.is_empty() =>
+        {
+            let what = match &step.operator {
+                Operator::Union { .. } => "no stream to unite with",
+                _ => "no other stream",
+            };
+            faults.hinted(step.line, path, what, "name one after `with:`");
+        }
+        Operator::Union { .. } | Operator::Glom | Operator::Count | Operator::StateSnapshots => {}
+        Operator::Repartition { partitions } => check_partitions(Some(*partitions), step, path, faults),
+        Operator::PartitionBy { keys, partitions } => {
+            some_keys(keys, step, path, faults);
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::CountByValue { partitions } | Operator::Distinct { partitions } => {
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::Reduce { reduction } => check_reduction(reduction, &[], false, step, path, faults),
+        Operator::ReduceByKey {
+            keys,
+            reduction,
+            partitions,
         } => {
-            faults.not_empty(step.line, path.to_owned(), "the expression", sql);
+            some_keys(keys, step, path, faults);
+            check_reduction(reduction, keys, false, step, path, faults);
+            check_partitions(*partitions, step, path, faults);
         }
-        Operator::Union { with } => {
-            if with.is_empty() {
-                faults.add(step.line, path, "no stream to unite with");
-            }
-        }
-        // Needs the parent's slide.
-        Operator::Window { .. } | Operator::Count => {}
-        Operator::ReduceByKey { keys, aggregates } => {
-            if keys.is_empty() {
-                faults.hinted(step.line, path, "no key", "such as `key: user`");
-            }
+        Operator::Aggregate {
+            keys,
+            aggregates,
+            partitions,
+        } => {
             no_aggregates(aggregates, step, path, faults);
             check_columns(keys.iter().chain(aggregates), step, path, faults);
+            check_partitions(*partitions, step, path, faults);
         }
-        Operator::Reduce { aggregates } => {
-            no_aggregates(aggregates, step, path, faults);
-            check_columns(aggregates.iter(), step, path, faults);
+        Operator::GroupByKey { keys, partitions } => {
+            some_keys(keys, step, path, faults);
+            check_columns(keys.iter(), step, path, faults);
+            check_partitions(*partitions, step, path, faults);
         }
-        Operator::Transform { sql } => faults.not_empty(step.line, path.to_owned(), "the query", sql),
+        Operator::CombineByKey {
+            keys,
+            create,
+            merge_value,
+            merge_combiners,
+            partitions,
+        } => {
+            some_keys(keys, step, path, faults);
+            check_columns(keys.iter().chain(create), step, path, faults);
+            if create.is_empty() {
+                faults.hinted(step.line, path, "no `create`", "such as `create: {total: price}`");
+            }
+            for (what, functions, optional) in [
+                ("merge_value", merge_value, true),
+                ("merge_combiners", merge_combiners, false),
+            ] {
+                let path = format!("{path}.{what}");
+                check_columns(functions.iter(), step, &path, faults);
+                if !(optional && functions.is_empty()) {
+                    same_columns(functions, create, step, &path, faults);
+                }
+            }
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::SortBy { keys, limit } => {
+            if keys.is_empty() {
+                faults.hinted(step.line, path, "nothing to sort by", "such as `sort_by: count DESC`");
+            }
+            for key in keys {
+                check_function(&key.function, step.line, path, faults);
+            }
+            faults.not_zero(step.line, format!("{path}.limit"), *limit);
+        }
+        Operator::Transform { function } => match function {
+            Function::Expr(sql) => faults.not_empty(step.line, path.to_owned(), "the query", sql),
+            Function::Native(call) => check_call(call, step.line, path, faults),
+        },
+        Operator::TransformWith { sql, .. } => {
+            faults.not_empty(step.line, format!("{path}.sql"), "the query", sql);
+        }
+        Operator::Join { on, partitions, .. } => {
+            if on.is_empty() {
+                faults.hinted(step.line, path, "no key", "such as `on: user`");
+            }
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::Cogroup { keys, partitions, .. } => {
+            some_keys(keys, step, path, faults);
+            check_partitions(*partitions, step, path, faults);
+        }
+        // The window needs the parent's slide.
+        Operator::Window { .. } | Operator::CountByWindow { .. } => {}
+        Operator::CountByValueAndWindow { partitions, .. } => check_partitions(*partitions, step, path, faults),
+        Operator::ReduceByWindow { reduction, .. } => check_reduction(reduction, &[], true, step, path, faults),
+        Operator::ReduceByKeyAndWindow {
+            keys,
+            reduction,
+            filter,
+            partitions,
+            ..
+        } => {
+            some_keys(keys, step, path, faults);
+            check_reduction(reduction, keys, true, step, path, faults);
+            if let Some(filter) = filter {
+                check_function(filter, step.line, &format!("{path}.filter"), faults);
+            }
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::GroupByKeyAndWindow { keys, partitions, .. } => {
+            some_keys(keys, step, path, faults);
+            check_columns(keys.iter(), step, path, faults);
+            check_partitions(*partitions, step, path, faults);
+        }
+        Operator::UpdateStateByKey(update) => {
+            check_state(&update.keys, &update.values, &update.state, step, path, faults);
+            check_initial(update.initial.as_deref(), step, path, faults);
+            check_partitions(update.partitions, step, path, faults);
+        }
+        Operator::MapWithState(map) => {
+            check_state(&map.keys, &map.values, &map.state, step, path, faults);
+            check_columns(map.emit.iter(), step, &format!("{path}.emit"), faults);
+            check_initial(map.initial.as_deref(), step, path, faults);
+            faults.whole_millis(step.line, format!("{path}.timeout"), map.timeout);
+            check_partitions(map.partitions, step, path, faults);
+        }
+    }
+}
+
+/// The columns of a record-by-record step, and those that it keeps.
+fn some_columns(columns: &[NamedFunction], kept: &[String], step: &Step, path: &str, faults: &mut Faults) {
+    if columns.is_empty() {
+        faults.hinted(
+            step.line,
+            path,
+            "no columns",
+            "give an expression, or {column: expression}",
+        );
+    }
+    check_columns(columns.iter(), step, path, faults);
+    for column in columns.iter().filter(|column| kept.contains(&column.name)) {
+        let line = Line(column.line.0.or(step.line.0));
+        let message = format!("`{}` is a key, which stays as it is", column.name);
+        faults.add(line, format!("{path}.{}", column.name), message);
+    }
+}
+
+fn some_keys<T>(keys: &[T], step: &Step, path: &str, faults: &mut Faults) {
+    if keys.is_empty() {
+        faults.hinted(step.line, path, "no key", "such as `key: user`");
     }
 }
 
@@ -57,18 +188,141 @@ fn no_aggregates(aggregates: &[NamedFunction], step: &Step, path: &str, faults: 
     }
 }
 
+fn check_reduction(
+    reduction: &Reduction,
+    keys: &[NamedFunction],
+    in_window: bool,
+    step: &Step,
+    path: &str,
+    faults: &mut Faults,
+) {
+    match reduction {
+        Reduction::Aggregates(aggregates) => {
+            no_aggregates(aggregates, step, path, faults);
+            check_columns(keys.iter().chain(aggregates), step, path, faults);
+        }
+        Reduction::Binary { columns, inverse } => {
+            check_columns(keys.iter(), step, path, faults);
+            let path_of = |what: &str| format!("{path}.{what}");
+            if columns.is_empty() {
+                faults.hinted(
+                    step.line,
+                    path_of("function"),
+                    "no function",
+                    "such as `function: a + b`",
+                );
+            }
+            check_value_functions(columns, step, &path_of("function"), faults);
+            if inverse.is_empty() {
+                return;
+            }
+            check_value_functions(inverse, step, &path_of("inverse"), faults);
+            if in_window {
+                same_columns(inverse, columns, step, &path_of("inverse"), faults);
+            } else {
+                let hint = "only windows have values that leave";
+                faults.hinted(step.line, path_of("inverse"), "an inverse without a window", hint);
+            }
+        }
+    }
+}
+
+/// Functions of value columns: named, or one without a name.
+fn check_value_functions(functions: &[NamedFunction], step: &Step, path: &str, faults: &mut Faults) {
+    match functions {
+        [only] if only.name.is_empty() => check_function(&only.function, step.line, path, faults),
+        _ => check_columns(functions.iter(), step, path, faults),
+    }
+}
+
+/// Two sets of functions have to be about the same columns.
+fn same_columns(functions: &[NamedFunction], columns: &[NamedFunction], step: &Step, path: &str, faults: &mut Faults) {
+    let names = |functions: &[NamedFunction]| -> HashSet<String> {
+        functions.iter().map(|function| function.name.clone()).collect()
+    };
+    let (given, wanted) = (names(functions), names(columns));
+    let mut missing: Vec<&String> = wanted.difference(&given).collect();
+    missing.sort();
+    for column in missing {
+        faults.add(step.line, path, format!("nothing for the column `{column}`"));
+    }
+    let mut unknown: Vec<&String> = given.difference(&wanted).collect();
+    unknown.sort();
+    for column in unknown {
+        faults.unknown(
+            step.line,
+            path,
+            "column",
+            column,
+            columns.iter().map(|c| c.name.as_str()),
+        );
+    }
+}
+
+fn check_state(
+    keys: &[NamedFunction],
+    values: &[NamedFunction],
+    state: &StateFunction,
+    step: &Step,
+    path: &str,
+    faults: &mut Faults,
+) {
+    some_keys(keys, step, path, faults);
+    let columns = match state {
+        StateFunction::Columns(columns) => columns.as_slice(),
+        StateFunction::Native(call) => {
+            check_call(call, step.line, &format!("{path}.state"), faults);
+            &[]
+        }
+    };
+    if columns.is_empty() && matches!(state, StateFunction::Columns(_)) {
+        let hint = "such as `state: {total: coalesce(total, 0) + added}`";
+        faults.hinted(step.line, format!("{path}.state"), "no state", hint);
+    }
+    // All of them are in one scope.
+    check_columns(keys.iter().chain(values).chain(columns), step, path, faults);
+}
+
+fn check_initial(initial: Option<&str>, step: &Step, path: &str, faults: &mut Faults) {
+    if let Some(initial) = initial {
+        faults.not_empty(step.line, format!("{path}.initial"), "the query", initial);
+    }
+}
+
+fn check_partitions(partitions: Option<u32>, step: &Step, path: &str, faults: &mut Faults) {
+    if let Some(partitions) = partitions
+        && !(1..=super::MAX_PARTITIONS).contains(&partitions)
+    {
+        let message = format!("{partitions} is not between 1 and {}", super::MAX_PARTITIONS);
+        faults.add(step.line, format!("{path}.partitions"), message);
+    }
+}
+
 fn check_columns<'a>(columns: impl Iterator<Item = &'a NamedFunction>, step: &Step, path: &str, faults: &mut Faults) {
     let mut seen = HashSet::new();
     for column in columns {
-        let line = crate::Line(column.line.0.or(step.line.0));
+        let line = Line(column.line.0.or(step.line.0));
         let path = format!("{path}.{}", column.name);
-        let Function::Expr(sql) = &column.function;
-        faults.not_empty(line, path.clone(), "the expression", sql);
+        check_function(&column.function, line, &path, faults);
         if column.name.is_empty() {
             faults.add(line, path, "a column has no name");
         } else if !seen.insert(&column.name) {
             faults.add(line, path, format!("two columns are named `{}`", column.name));
         }
+    }
+}
+
+fn check_function(function: &Function, line: Line, path: &str, faults: &mut Faults) {
+    match function {
+        Function::Expr(sql) => faults.not_empty(line, path.to_owned(), "the expression", sql),
+        Function::Native(call) => check_call(call, line, path, faults),
+    }
+}
+
+fn check_call(call: &NativeCall, line: Line, path: &str, faults: &mut Faults) {
+    faults.not_empty(line, format!("{path}.native"), "the name of the function", &call.name);
+    for (i, arg) in call.args.iter().enumerate() {
+        faults.not_empty(line, format!("{path}.args[{i}]"), "the expression", arg);
     }
 }
 
@@ -105,40 +359,40 @@ fn check_stream(
     let mut slide = parent;
     for (index, step) in stream.steps.iter().enumerate() {
         let path = format!("streams.{}.steps[{index}].{}", stream.name, step.operator.name());
-        match &step.operator {
-            Operator::Window { length, slide: own } => {
-                if !is_multiple(*length, slide) {
-                    not_a_multiple(faults, step, &path, "length", *length, slide);
-                } else if length.as_millis() / graph.batch_interval.as_millis() > MAX_WINDOW_BATCHES {
-                    let message = format!(
-                        "a window of {} has more than {MAX_WINDOW_BATCHES} batches",
-                        humane(*length)
-                    );
-                    faults.add(step.line, format!("{path}.length"), message);
-                }
-                if let Some(own) = own {
-                    if !is_multiple(*own, slide) {
-                        not_a_multiple(faults, step, &path, "slide", *own, slide);
-                    }
-                    slide = *own;
-                }
-                if slide.is_zero() {
-                    return;
-                }
+        if let Some((length, own)) = step.operator.window() {
+            if !is_multiple(length, slide) {
+                not_a_multiple(faults, step, &path, "length", length, slide);
+            } else if length.as_millis() / graph.batch_interval.as_millis() > MAX_WINDOW_BATCHES {
+                let message = format!(
+                    "a window of {} has more than {MAX_WINDOW_BATCHES} batches",
+                    humane(length)
+                );
+                faults.add(step.line, format!("{path}.length"), message);
             }
-            Operator::Union { with } => {
-                for other in with {
-                    if let Some(others) = slide_of(other).filter(|others| *others != slide) {
-                        let message = format!(
-                            "united streams must slide alike: `{other}` has a dataset every {}, this stream every {}",
-                            humane(others),
-                            humane(slide)
-                        );
-                        faults.add(step.line, path.clone(), message);
-                    }
+            if let Some(own) = own {
+                if !is_multiple(own, slide) {
+                    not_a_multiple(faults, step, &path, "slide", own, slide);
                 }
+                slide = own;
             }
-            _ => {}
+            if slide.is_zero() {
+                return;
+            }
+        }
+        for other in step.operator.streams() {
+            if let Some(others) = slide_of(other).filter(|others| *others != slide) {
+                let message = format!(
+                    "{} streams must slide alike: `{other}` has a dataset every {}, this stream every {}",
+                    match &step.operator {
+                        Operator::Union { .. } => "united",
+                        Operator::TransformWith { .. } => "transformed",
+                        _ => "joined",
+                    },
+                    humane(others),
+                    humane(slide)
+                );
+                faults.add(step.line, path.clone(), message);
+            }
         }
     }
 }

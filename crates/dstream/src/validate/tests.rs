@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Reduction;
 use crate::{
     FileFormat, Function, GenerateSource, NamedFunction, Operator, QueueItem, SaveOutput, SocketTextSource, Source,
     Step, StreamDef, StreamInput, TextFileSource, TextFilesSource,
@@ -98,7 +99,8 @@ fn a_sound_job_has_no_faults() {
     };
     let counts = Operator::ReduceByKey {
         keys: vec![column("tag", "tag")],
-        aggregates: vec![column("n", "count(*)")],
+        reduction: Reduction::Aggregates(vec![column("n", "count(*)")]),
+        partitions: None,
     };
     let graph = job([
         from("tags", "lines", [window(seconds(20), None), tag, counts]),
@@ -118,7 +120,7 @@ fn a_sound_job_has_no_faults() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    let mut graph = job([from("b", "lines", [Operator::Transform { sql: " ".into() }])]);
+    let mut graph = job([from("b", "lines", [Operator::Transform { function: " ".into() }])]);
     graph.name = "a/b".into();
     graph.options.weight = 0;
     graph.outputs.clear();
@@ -378,10 +380,11 @@ fn steps_need_their_columns() {
             Operator::Union { with: vec![] },
             Operator::ReduceByKey {
                 keys: vec![],
-                aggregates: vec![],
+                reduction: Reduction::Aggregates(vec![]),
+                partitions: None,
             },
             Operator::Reduce {
-                aggregates: vec![column("", "count(*)")],
+                reduction: Reduction::Aggregates(vec![column("", "count(*)")]),
             },
         ],
     )]);
@@ -391,7 +394,7 @@ fn steps_need_their_columns() {
             "streams.a.steps[0].map: no columns (give an expression, or {column: expression})",
             "streams.a.steps[1].map.x: two columns are named `x`",
             "streams.a.steps[2].filter: the expression is empty",
-            "streams.a.steps[3].union: no stream to unite with",
+            "streams.a.steps[3].union: no stream to unite with (name one after `with:`)",
             "streams.a.steps[4].reduce_by_key: no key (such as `key: user`)",
             "streams.a.steps[4].reduce_by_key: no aggregates (such as `count: count(*)`)",
             "streams.a.steps[5].reduce.: a column has no name",
@@ -527,7 +530,7 @@ fn consumers_are_all_that_read_a_stream() {
                 "lines",
                 vec![
                     Consumer::Stream("a"),
-                    Consumer::Union { stream: "b", step: 0 },
+                    Consumer::Step { stream: "b", step: 0 },
                     Consumer::Output(0)
                 ]
             ),

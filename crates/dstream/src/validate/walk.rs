@@ -5,20 +5,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::{Diagnostic, Diagnostics, JobGraph, Operator, StreamDef, StreamInput};
+use crate::{Diagnostic, Diagnostics, JobGraph, StreamDef, StreamInput};
 
 /// Something that reads a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumer<'a> {
     /// The named stream begins with it.
     Stream(&'a str),
-    /// The union at this step of the named stream takes it in.
-    Union { stream: &'a str, step: usize },
+    /// The step of the named stream takes it in: a union, a join and the like.
+    Step { stream: &'a str, step: usize },
     /// The output at this place writes it.
     Output(usize),
 }
 
-/// Each stream and what reads it through `from` or `union`, in definition order. Streams that SQL names are not known
+/// Each stream and what reads it through `from` or a step that names it, in definition order. Streams that SQL alone names are not known
 /// here. Readers of streams that do not exist are left out.
 #[must_use]
 pub fn consumers(graph: &JobGraph) -> Vec<(&StreamDef, Vec<Consumer<'_>>)> {
@@ -29,7 +29,7 @@ pub fn consumers(graph: &JobGraph) -> Vec<(&StreamDef, Vec<Consumer<'_>>)> {
         for edge in edges(stream) {
             let consumer = match edge.step {
                 None => Consumer::Stream(&stream.name),
-                Some(step) => Consumer::Union {
+                Some(step) => Consumer::Step {
                     stream: &stream.name,
                     step,
                 },
@@ -67,7 +67,7 @@ impl<'a> Names<'a> {
 /// A stream's reference to another.
 pub(super) struct Edge<'a> {
     pub(super) parent: &'a str,
-    /// The union step that makes it, `None` for `from`.
+    /// The step that makes it, `None` for `from`.
     pub(super) step: Option<usize>,
 }
 
@@ -77,18 +77,13 @@ pub(super) fn edges(stream: &StreamDef) -> impl Iterator<Item = Edge<'_>> {
         StreamInput::From(parent) => Some(Edge { parent, step: None }),
         StreamInput::Source(_) => None,
     };
-    let unions = stream
-        .steps
-        .iter()
-        .enumerate()
-        .filter_map(|(index, step)| match &step.operator {
-            Operator::Union { with } => Some(with.iter().map(move |parent| Edge {
-                parent,
-                step: Some(index),
-            })),
-            _ => None,
-        });
-    from.into_iter().chain(unions.flatten())
+    let steps = stream.steps.iter().enumerate().flat_map(|(index, step)| {
+        step.operator.streams().iter().map(move |parent| Edge {
+            parent,
+            step: Some(index),
+        })
+    });
+    from.into_iter().chain(steps)
 }
 
 /// Cycles that are reported; each may be as long as the graph.
@@ -185,10 +180,8 @@ pub(super) fn cycle_fault(graph: &JobGraph, cycle: &[usize]) -> Diagnostic {
 
 /// The slide of `stream` if its parent's is `parent`: that of its last window that has one.
 pub(super) fn slide_after(stream: &StreamDef, parent: Duration) -> Duration {
-    stream.steps.iter().fold(parent, |slide, step| match &step.operator {
-        Operator::Window { slide: Some(own), .. } => *own,
-        _ => slide,
-    })
+    let own = stream.steps.iter().rev().find_map(|step| step.operator.window()?.1);
+    own.unwrap_or(parent)
 }
 
 impl JobGraph {
@@ -200,10 +193,7 @@ impl JobGraph {
         let mut def = &self.streams[names.get(stream)?];
         // A chain longer than the number of streams is a cycle.
         for _ in 0..=self.streams.len() {
-            if let Some(own) = def.steps.iter().rev().find_map(|step| match &step.operator {
-                Operator::Window { slide, .. } => *slide,
-                _ => None,
-            }) {
+            if let Some(own) = def.steps.iter().rev().find_map(|step| step.operator.window()?.1) {
                 return Some(own);
             }
             match &def.input {
@@ -214,7 +204,7 @@ impl JobGraph {
         None
     }
 
-    /// The streams with parents before children, otherwise in definition order, where `from` and `union` make parents.
+    /// The streams with parents before children, otherwise in definition order, where `from` and steps that name streams make parents.
     ///
     /// # Errors
     /// Names that are not there, and cycles.
