@@ -18,6 +18,7 @@ use tidemill_types::SlotId;
 use crate::ipc::{decode_ipc, encode_ipc};
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
+use crate::windowed::{Window, WindowMergeExec};
 use crate::zip_union::ZipUnionExec;
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct NodeCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4")]
     node: Option<Node>,
 }
 
@@ -37,6 +38,8 @@ enum Node {
     ZipUnion(ZipUnionProto),
     #[prost(message, tag = "3")]
     SplitCount(SplitCountProto),
+    #[prost(message, tag = "4")]
+    WindowMerge(WindowMergeProto),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -83,6 +86,14 @@ struct SplitCountProto {
     schema: Bytes,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct WindowMergeProto {
+    #[prost(uint32, tag = "1")]
+    batches: u32,
+    #[prost(uint32, tag = "2")]
+    every: u32,
+}
+
 impl PhysicalExtensionCodec for NodeCodec {
     fn try_encode(
         &self,
@@ -116,6 +127,9 @@ impl PhysicalExtensionCodec for NodeCodec {
                 token_schema: encode_schema(&parts.token_schema)?,
                 schema: encode_schema(&parts.schema)?,
             })
+        } else if let Some(merge) = plan.downcast_ref::<WindowMergeExec>() {
+            let Window { batches, every } = merge.window();
+            Node::WindowMerge(WindowMergeProto { batches, every })
         } else {
             return internal_err!("{} cannot be sent to executors", plan.name());
         };
@@ -177,6 +191,15 @@ impl PhysicalExtensionCodec for NodeCodec {
                     schema: decode_schema(&counting.schema)?,
                 };
                 Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
+            }
+            Some(Node::WindowMerge(WindowMergeProto { batches, every })) => {
+                let [merge] = inputs else {
+                    return internal_err!("a WindowMergeExec has one input");
+                };
+                Ok(Arc::new(WindowMergeExec::new(
+                    Arc::clone(merge),
+                    Window { batches, every },
+                )))
             }
             None => internal_err!("a plan node of an unknown kind: driver and executors must be of one build"),
         }

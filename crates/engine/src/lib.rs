@@ -28,6 +28,8 @@ mod cut;
 mod error;
 mod functions;
 mod ipc;
+mod keyed;
+mod memory;
 mod panes;
 mod partitioner;
 mod rules;
@@ -38,15 +40,17 @@ mod tables;
 mod template;
 #[cfg(test)]
 mod tests;
+mod windowed;
 mod zip_union;
 
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
-pub use binding::{SlotInput, TaskBinding};
+pub use binding::{Panes, SlotInput, TaskBinding};
 pub use catalog::{Catalog, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use error::Error;
 pub use ipc::{decode_ipc, encode_ipc};
+pub use memory::TaskMemory;
 pub use partitioner::Partitioner;
 pub use tables::{TableData, load_table};
 pub use template::{TaskStream, Template};
