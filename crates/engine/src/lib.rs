@@ -36,6 +36,7 @@ mod rules;
 mod session;
 mod slot_scan;
 mod split_count;
+mod state;
 mod tables;
 mod template;
 #[cfg(test)]

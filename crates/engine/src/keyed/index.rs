@@ -94,6 +94,7 @@ impl KeyIndex {
     }
 
     /// Keys that there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

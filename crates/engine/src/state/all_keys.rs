@@ -12,7 +12,7 @@ use arrow::compute::{concat, filter, not, take};
 use datafusion::error::Result;
 
 use super::spec::{StateSpec, batch, removed};
-use super::version::{At, Step};
+use super::version::{At, Step, Versions};
 use crate::keyed::KeyIndex;
 use crate::memory::Kept;
 
@@ -21,7 +21,7 @@ pub(crate) struct AllKeys {
     index: KeyIndex,
     /// By slot; [`NOWHERE`] for keys that the present version does not have.
     position: Vec<u32>,
-    version: Option<i64>,
+    versions: Versions,
     present: Columns,
     /// Those of the version before.
     before: Columns,
@@ -51,7 +51,7 @@ impl AllKeys {
             index: KeyIndex::new(&spec.key_types())?,
             spec: Arc::clone(spec),
             position: Vec::new(),
-            version: None,
+            versions: Versions::NONE,
             before: present.clone(),
             present,
             leaving: Vec::new(),
@@ -59,34 +59,40 @@ impl AllKeys {
     }
 
     pub(crate) fn version(&self) -> Option<i64> {
-        self.version
+        self.versions.now
     }
 
     /// Applies a batch: its keys with their values. `initial` is the state before the first.
     pub(crate) fn apply(&mut self, at: At, input: &RecordBatch, initial: Option<&RecordBatch>) -> Result<RecordBatch> {
-        let step = at.step(&self.spec.name, self.version)?;
+        let step = at.step(&self.spec.name, self.versions)?;
         match step {
             Step::Again => self.go_back(),
             Step::Begin | Step::Forward => self.settle(),
         }
-        // Nothing that fails from here on is a version.
-        let version = self.version.take();
-        let begins = step == Step::Begin || (step == Step::Again && at.previous.is_none());
-        if begins && let Some(initial) = initial {
-            self.begin(initial)?;
-        }
-        let updated = self.update(input);
-        match updated {
+        self.versions = Versions {
+            now: at.previous,
+            before: None,
+        };
+        match self.advance(input, initial.filter(|_| at.previous.is_none())) {
             Ok(()) => {
-                self.version = Some(at.index);
+                self.versions = Versions {
+                    now: Some(at.index),
+                    before: Some(at.previous),
+                };
                 self.rows()
             }
             Err(error) => {
                 self.go_back();
-                self.version = if step == Step::Again { at.previous } else { version };
                 Err(error)
             }
         }
+    }
+
+    fn advance(&mut self, input: &RecordBatch, initial: Option<&RecordBatch>) -> Result<()> {
+        if let Some(initial) = initial {
+            self.begin(initial)?;
+        }
+        self.update(input)
     }
 
     /// The keys and their states.

@@ -101,7 +101,7 @@ impl ExecutionPlan for StateExec {
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
         let initial = self.initial.iter().map(|_| Distribution::SinglePartition);
-        [Distribution::HashPartitioned(self.keys())]
+        [Distribution::KeyPartitioned(self.keys())]
             .into_iter()
             .chain(initial)
             .collect()

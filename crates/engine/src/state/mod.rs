@@ -13,8 +13,6 @@ mod all_keys;
 mod exec;
 mod node;
 mod spec;
-#[cfg(test)]
-mod tests;
 mod touched_keys;
 mod version;
 

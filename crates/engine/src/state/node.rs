@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, DFSchemaRef, internal_err};
 use datafusion::error::Result;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, InvariantLevel, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -102,6 +103,7 @@ impl datafusion::physical_planner::ExtensionPlanner for StatePlanner {
         _: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
         _: &dyn Session,
+        _: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(node) = node.as_any().downcast_ref::<StateNode>() else {
             return Ok(None);

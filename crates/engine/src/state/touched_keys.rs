@@ -22,7 +22,7 @@ use arrow::datatypes::DataType;
 use datafusion::error::Result;
 
 use super::spec::{StateKind, StateSpec, batch, removed};
-use super::version::{At, Step};
+use super::version::{At, Step, Versions};
 use crate::keyed::KeyIndex;
 use crate::keyed::rows::{RowRef, gather};
 use crate::memory::Kept;
@@ -50,7 +50,7 @@ pub(crate) struct TouchedKeys {
     live: usize,
     /// Batch times in milliseconds and the slots touched, oldest first.
     touched: VecDeque<(i64, Vec<u32>)>,
-    version: Option<i64>,
+    versions: Versions,
     undo: Undo,
     /// A row of nulls.
     no_state: Vec<ArrayRef>,
@@ -111,7 +111,7 @@ impl TouchedKeys {
             rows: 0,
             live: 0,
             touched: VecDeque::new(),
-            version: None,
+            versions: Versions::NONE,
             undo: Undo::default(),
             no_state: types.iter().map(|t| new_null_array(t, 1)).collect(),
             types,
@@ -119,28 +119,30 @@ impl TouchedKeys {
     }
 
     pub(crate) fn version(&self) -> Option<i64> {
-        self.version
+        self.versions.now
     }
 
     /// Applies a batch: its keys with their values. `initial` is the state before the first.
     pub(crate) fn apply(&mut self, at: At, input: &RecordBatch, initial: Option<&RecordBatch>) -> Result<RecordBatch> {
-        let step = at.step(&self.spec.name, self.version)?;
-        let before = if step == Step::Again { at.previous } else { self.version };
-        // Nothing that fails from here on is a version.
-        self.version = None;
+        let step = at.step(&self.spec.name, self.versions)?;
         if step == Step::Again {
             self.go_back();
         }
+        self.versions = Versions {
+            now: at.previous,
+            before: None,
+        };
         self.settle()?;
-        let applied = self.changed(at, input, initial.filter(|_| at.previous.is_none()));
-        match applied {
+        match self.changed(at, input, initial.filter(|_| at.previous.is_none())) {
             Ok(rows) => {
-                self.version = Some(at.index);
+                self.versions = Versions {
+                    now: Some(at.index),
+                    before: Some(at.previous),
+                };
                 Ok(rows)
             }
             Err(error) => {
                 self.go_back();
-                self.version = before;
                 Err(error)
             }
         }

@@ -4,6 +4,7 @@ mod diagnostics;
 mod functions;
 mod operators;
 mod rows;
+mod state;
 mod support;
 mod templates;
 mod transforms;

@@ -68,6 +68,15 @@ impl Aggregates {
         Ok(results)
     }
 
+    /// The results of no rows at all, as one row.
+    pub(crate) fn of_nothing(&self) -> Result<Vec<ArrayRef>> {
+        let results = self.functions.iter().map(|function| {
+            let nothing = function.create_accumulator()?.evaluate()?;
+            nothing.to_array()
+        });
+        results.collect()
+    }
+
     fn accumulate(
         &self,
         parts: &[Part<'_>],

@@ -126,6 +126,9 @@ impl WindowIndex {
         let live: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|slot| self.slots[*slot as usize].panes > 0)
             .collect();
+        if self.key_columns == 0 && live.is_empty() {
+            return self.aggregates.of_nothing();
+        }
         let (mut fronts, mut front_groups) = (Vec::new(), Vec::new());
         let (mut backs, mut back_groups) = (Vec::new(), Vec::new());
         for (group, slot) in live.iter().enumerate() {
@@ -140,7 +143,6 @@ impl WindowIndex {
                 back_groups.push(group);
             }
         }
-        let groups = if self.key_columns == 0 { 1 } else { live.len() };
         let fronts = self.gather(&fronts)?;
         let backs = self.gather(&backs)?;
         let parts = [
@@ -157,7 +159,7 @@ impl WindowIndex {
             0 => Vec::new(),
             _ => self.keys.columns(live.iter().copied())?,
         };
-        columns.extend(self.aggregates.evaluate(&parts, groups)?);
+        columns.extend(self.aggregates.evaluate(&parts, live.len())?);
         Ok(columns)
     }
 

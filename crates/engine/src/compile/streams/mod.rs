@@ -39,6 +39,10 @@ pub(super) struct Node {
     pub(super) outputs: Vec<OutputId>,
     /// Into how many partitions the rows are spread at the end.
     pub(super) files: Option<u32>,
+    /// It keeps state: it has to be computed once in every batch.
+    pub(super) stateful: bool,
+    /// Partitions of its exchanges; `None`: the job's.
+    pub(super) partitions: Option<u32>,
 }
 
 /// All nodes of a job; a node reads only nodes before it.
@@ -61,6 +65,7 @@ pub(super) async fn elaborate(
         state,
         nodes: Vec::new(),
         streams: HashMap::new(),
+        snapshots: HashMap::new(),
         broken: HashSet::new(),
         faults: Vec::new(),
     };
@@ -92,6 +97,8 @@ struct Elaborator<'a> {
     state: &'a SessionState,
     nodes: Vec<Node>,
     streams: HashMap<&'a str, NodeId>,
+    /// How the states of streams that end with `map_with_state` are read, where a stream asks for them.
+    snapshots: HashMap<String, LeafTable>,
     /// Streams with faults: what reads them is not looked at.
     broken: HashSet<&'a str>,
     faults: Vec<Diagnostic>,
@@ -229,7 +236,7 @@ impl<'a> Elaborator<'a> {
                 sql::plan(sql, &relations, state, place).await
             }
             Operator::UpdateStateByKey(_) | Operator::MapWithState(_) | Operator::StateSnapshots => {
-                self.keyed_state(stream, index, step, input, place)
+                self.keyed_state(stream, index, step, input, place).await
             }
             other => Err(vec![place.diagnostic(format!("{} is not supported yet", other.name()))]),
         }
@@ -293,6 +300,8 @@ impl<'a> Elaborator<'a> {
             slide,
             outputs: Vec::new(),
             files: None,
+            stateful: false,
+            partitions: None,
         });
         NodeId(self.nodes.len() - 1)
     }

@@ -7,7 +7,10 @@ use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidemill_dstream::{
     Diagnostic, Line, MapWithState, NamedFunction, Operator, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
 };
@@ -34,8 +37,24 @@ struct Stateful<'o> {
 const TYPE_ROUNDS: usize = 8;
 
 impl Elaborator<'_> {
+    /// A step with state.
+    pub(super) async fn keyed_state(
+        &mut self,
+        stream: &StreamDef,
+        index: usize,
+        step: &Step,
+        input: LogicalPlan,
+        place: &Place,
+    ) -> Result<LogicalPlan, Faults> {
+        match &step.operator {
+            Operator::UpdateStateByKey(update) => self.update_state(stream, index, input, update, place).await,
+            Operator::MapWithState(map) => self.map_with_state(stream, index, input, map, place).await,
+            _ => self.state_snapshots(stream, index, place),
+        }
+    }
+
     /// `update_state_by_key`.
-    pub(super) async fn update_state(
+    async fn update_state(
         &mut self,
         stream: &StreamDef,
         step: usize,
@@ -54,7 +73,7 @@ impl Elaborator<'_> {
     }
 
     /// `map_with_state`.
-    pub(super) async fn map_with_state(
+    async fn map_with_state(
         &mut self,
         stream: &StreamDef,
         step: usize,
@@ -102,8 +121,8 @@ impl Elaborator<'_> {
     }
 
     /// `state_snapshots`: the states of all keys after each batch.
-    pub(super) fn state_snapshots(
-        &mut self,
+    fn state_snapshots(
+        &self,
         stream: &StreamDef,
         step: usize,
         place: &Place,
@@ -246,7 +265,7 @@ impl Elaborator<'_> {
                 return match columns.iter().find(|column| *column.data_type() == DataType::Null) {
                     Some(column) => Err(vec![
                         place
-                            .child("state", place.line)
+                            .child("state", Line(None))
                             .diagnostic(format!("the type of `{}` cannot be told", column.name()))
                             .subject(column.name().clone())
                             .hint("cast it, such as `CAST(... AS BIGINT)`"),
@@ -259,7 +278,7 @@ impl Elaborator<'_> {
         let names: Vec<&str> = functions.iter().map(|f| f.name.as_str()).collect();
         Err(vec![
             place
-                .child("state", place.line)
+                .child("state", Line(None))
                 .diagnostic(format!(
                     "the types of {} change with every batch",
                     names.join(", ")
@@ -451,8 +470,22 @@ fn physical(
     scope: &Schema,
     state: &SessionState,
 ) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-    let schema = DFSchema::try_from(scope.clone())?;
-    exprs.map(|expr| state.create_physical_expr(expr, &schema)).collect()
+    let schema = Arc::new(DFSchema::try_from(scope.clone())?);
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(&schema))
+        .with_config_options(Arc::clone(state.config_options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let exprs = exprs.map(|expr| {
+        let expr = simplifier.simplify(simplifier.coerce(expr, &schema)?)?;
+        create_physical_expr(
+            &expr,
+            &schema,
+            state.execution_props(),
+            &PhysicalPlanningContext::default(),
+        )
+    });
+    exprs.collect()
 }
 
 fn quoted(name: &str) -> String {
@@ -464,7 +497,7 @@ fn columns<'s>(function: &'s StateFunction, place: &Place) -> Result<&'s [NamedF
         StateFunction::Columns(columns) => Ok(columns),
         StateFunction::Native(call) => Err(vec![
             place
-                .child("state", place.line)
+                .child("state", Line(None))
                 .diagnostic(format!("no state function `{}` is registered in this build", call.name))
                 .subject(call.name.clone()),
         ]),
