@@ -198,10 +198,10 @@ fn state_step() -> impl Strategy<Value = Operator> {
 
 pub(super) fn operator() -> impl Strategy<Value = Operator> {
     prop_oneof![
-        10 => record_step(),
-        10 => batch_step(),
-        4 => streams_step(),
-        6 => window_step(),
-        3 => state_step(),
+        10 => record_step().boxed(),
+        10 => batch_step().boxed(),
+        4 => streams_step().boxed(),
+        6 => window_step().boxed(),
+        3 => state_step().boxed(),
     ]
 }
