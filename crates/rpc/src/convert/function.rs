@@ -46,6 +46,11 @@ impl From<plan::NativeCall> for NativeCall {
     }
 }
 
+/// The call of a field that has to be there.
+pub(super) fn call(field: &str, call: Option<plan::NativeCall>) -> Result<NativeCall, Error> {
+    call.map(Into::into).ok_or_else(|| Error::missing(field))
+}
+
 impl From<&NamedFunction> for plan::NamedFunction {
     fn from(named: &NamedFunction) -> Self {
         Self {

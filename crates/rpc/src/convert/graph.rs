@@ -7,6 +7,7 @@ use tidemill_dstream::{
     StreamDef, StreamInput, TableDef, TableFormat,
 };
 
+use super::function::call;
 use super::{Error, each, every, required, to_millis};
 use crate::plan;
 
@@ -225,7 +226,7 @@ impl TryFrom<plan::OutputKind> for OutputKind {
                     plan::ForeachUnit::Partition => ForeachUnit::Partition,
                     plan::ForeachUnit::Unspecified => return Err(Error::unknown("foreach.per", foreach.per)),
                 },
-                function: required("foreach.function", foreach.function)?,
+                function: call("foreach.function", foreach.function)?,
             },
         })
     }

@@ -16,7 +16,6 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 pub use diagnostic::{diagnostics_from_status, diagnostics_status};
@@ -58,13 +57,6 @@ impl Error {
     }
 }
 
-/// Of what needs no checking.
-impl From<Infallible> for Error {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         Self::invalid_argument(error.to_string())
@@ -82,9 +74,9 @@ fn each<T, U: TryFrom<T, Error = Error>>(field: &str, items: Vec<T>) -> Result<V
 }
 
 /// Converts the message of a field that has to be there.
-fn required<T, U: TryFrom<T, Error: Into<Error>>>(field: &str, item: Option<T>) -> Result<U, Error> {
+fn required<T, U: TryFrom<T, Error = Error>>(field: &str, item: Option<T>) -> Result<U, Error> {
     let item = item.ok_or_else(|| Error::missing(field))?;
-    U::try_from(item).map_err(|error| error.into().inside(field))
+    U::try_from(item).map_err(|error| error.inside(field))
 }
 
 fn every<'a, T: 'a, U: From<&'a T>>(items: &'a [T]) -> Vec<U> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill_dstream::{JoinKey, JoinKind, Line, MapWithState, Operator, SortKey, Step, UpdateStateByKey};
 
-use super::function::{from_reduction, reduction, transformation};
+use super::function::{call, from_reduction, reduction, transformation};
 use super::{Error, each, every, required, to_millis};
 use crate::plan;
 use crate::plan::step::Operator as Wire;
@@ -242,7 +242,7 @@ fn operator(operator: Wire) -> Result<Operator, Error> {
         },
         Wire::Sample(plan::Sample { fraction, seed }) => Operator::Sample { fraction, seed },
         Wire::MapPartitions(map) => Operator::MapPartitions {
-            function: required("map_partitions.function", map.function)?,
+            function: call("map_partitions.function", map.function)?,
         },
         Wire::Glom(plan::Glom {}) => Operator::Glom,
         Wire::Union(union) => Operator::Union { with: union.with },
