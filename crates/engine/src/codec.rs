@@ -203,7 +203,9 @@ impl NodeCodec {
             update: Vec::new(),
         };
         let exprs = |bytes: &[Bytes], schema: SchemaRef| {
-            let exprs = bytes.iter().map(|bytes| self.decode_expr(bytes, &schema, context, converter));
+            let exprs = bytes
+                .iter()
+                .map(|bytes| self.decode_expr(bytes, &schema, context, converter));
             exprs.collect::<Result<Vec<_>>>()
         };
         spec.update = exprs(&proto.update, spec.scope())?;

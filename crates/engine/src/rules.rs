@@ -124,9 +124,9 @@ fn by_pinned_hash(state: &StateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
 /// Whether an aggregate by just these keys is over an exchange by them.
 fn is_exchanged_by(plan: &Arc<dyn ExecutionPlan>, keys: &[Arc<dyn PhysicalExpr>]) -> bool {
     let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else {
-        return plan
-            .downcast_ref::<RepartitionExec>()
-            .is_some_and(|exchange| matches!(exchange.partitioning(), Partitioning::Hash(by, _) if by.as_slice() == keys));
+        return plan.downcast_ref::<RepartitionExec>().is_some_and(
+            |exchange| matches!(exchange.partitioning(), Partitioning::Hash(by, _) if by.as_slice() == keys),
+        );
     };
     let groups = aggregate.group_expr().expr().len();
     groups == keys.len() && is_exchanged_by(aggregate.input(), keys)

@@ -152,7 +152,11 @@ fn hash_encoded(column: &ArrayRef, put: &mut dyn FnMut(usize, u64)) -> Result<()
     let converter = RowConverter::new(vec![SortField::new(column.data_type().clone())])?;
     let rows = converter.convert_columns(std::slice::from_ref(column))?;
     for (i, row) in rows.iter().enumerate() {
-        let hash = if column.is_null(i) { NULL } else { of_bytes(row.as_ref()) };
+        let hash = if column.is_null(i) {
+            NULL
+        } else {
+            of_bytes(row.as_ref())
+        };
         put(i, hash);
     }
     Ok(())

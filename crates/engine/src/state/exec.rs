@@ -86,7 +86,11 @@ impl DisplayAs for StateExec {
             names.join(", ")
         };
         let (keys, columns) = (names(&self.spec.keys), names(&self.spec.columns));
-        write!(f, "StateExec: {}, keys=[{keys}], state=[{columns}], {kind}", self.spec.name)
+        write!(
+            f,
+            "StateExec: {}, keys=[{keys}], state=[{columns}], {kind}",
+            self.spec.name
+        )
     }
 }
 

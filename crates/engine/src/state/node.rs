@@ -65,11 +65,7 @@ impl UserDefinedLogicalNode for StateNode {
         write!(f, "State: {}", self.spec.name)
     }
 
-    fn with_exprs_and_inputs(
-        &self,
-        _: Vec<Expr>,
-        inputs: Vec<LogicalPlan>,
-    ) -> Result<Arc<dyn UserDefinedLogicalNode>> {
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Arc<dyn UserDefinedLogicalNode>> {
         Ok(Arc::new(Self { inputs, ..self.clone() }))
     }
 

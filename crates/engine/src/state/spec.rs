@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{and, cast, is_null};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
@@ -65,7 +67,12 @@ impl StateSpec {
     /// What `update` sees: the keys, the state as it was, the values.
     pub(crate) fn scope(&self) -> SchemaRef {
         let values = self.values.iter().map(|value| nullable(&value.field));
-        let fields = self.keys.iter().map(nullable).chain(self.columns.iter().map(nullable)).chain(values);
+        let fields = self
+            .keys
+            .iter()
+            .map(nullable)
+            .chain(self.columns.iter().map(nullable))
+            .chain(values);
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
@@ -108,7 +115,9 @@ impl StateSpec {
             .iter()
             .map(|field| Field::new(snapshot_name(field.name()), field.data_type().clone(), true));
         let tag = Field::new(SNAPSHOT, DataType::Boolean, false);
-        Arc::new(Schema::new([tag].into_iter().chain(emitted).chain(kept).collect::<Vec<_>>()))
+        Arc::new(Schema::new(
+            [tag].into_iter().chain(emitted).chain(kept).collect::<Vec<_>>(),
+        ))
     }
 
     pub(crate) fn key_types(&self) -> Vec<DataType> {
@@ -165,9 +174,9 @@ fn nullable(field: &FieldRef) -> Field {
 /// Counts are of this type; another column stays as it is.
 fn without_nulls(column: &ArrayRef) -> ArrayRef {
     match column.as_primitive_opt::<Int64Type>() {
-        Some(counts) if counts.null_count() > 0 => {
-            Arc::new(Int64Array::from_iter_values(counts.iter().map(Option::unwrap_or_default)))
-        }
+        Some(counts) if counts.null_count() > 0 => Arc::new(Int64Array::from_iter_values(
+            counts.iter().map(Option::unwrap_or_default),
+        )),
         _ => Arc::clone(column),
     }
 }

@@ -194,7 +194,16 @@ impl TouchedKeys {
         self.undo.leaving.extend(&slots);
         let places = slots.iter().map(|slot| self.places[*slot as usize].row);
         let places: Vec<RowRef> = places
-            .map(|row| if row.is_some() { row } else { RowRef { batch: NO_STATE, row: 0 } })
+            .map(|row| {
+                if row.is_some() {
+                    row
+                } else {
+                    RowRef {
+                        batch: NO_STATE,
+                        row: 0,
+                    }
+                }
+            })
             .collect();
         let old = self.states(&places)?;
         let values = self.spec.counted(values.to_vec());
@@ -235,8 +244,14 @@ impl TouchedKeys {
             return Ok(None);
         };
         let mut due: Vec<u32> = Vec::new();
-        while self.touched.front().is_some_and(|(time, _)| now.saturating_sub(*time) >= timeout) {
-            let Some((time, slots)) = self.touched.pop_front() else { break };
+        while self
+            .touched
+            .front()
+            .is_some_and(|(time, _)| now.saturating_sub(*time) >= timeout)
+        {
+            let Some((time, slots)) = self.touched.pop_front() else {
+                break;
+            };
             let still = slots.iter().filter(|slot| {
                 let place = &self.places[**slot as usize];
                 place.row.is_some() && place.touched == time
@@ -340,7 +355,12 @@ impl TouchedKeys {
                 self.index.remove(slot);
             }
         }
-        let appended: usize = undo.runs.iter().filter_map(|run| self.runs.get(run)).map(|run| run.slots.len()).sum();
+        let appended: usize = undo
+            .runs
+            .iter()
+            .filter_map(|run| self.runs.get(run))
+            .map(|run| run.slots.len())
+            .sum();
         let mut budget = 2 * appended + RUN_ROWS;
         while self.rows > 2 * self.live + SPARE_ROWS && budget > 0 {
             let Some(oldest) = self.order.pop_front() else { break };
@@ -350,7 +370,11 @@ impl TouchedKeys {
             let live: Vec<u32> = (0..run.slots.len() as u32)
                 .filter(|row| {
                     let place = self.places[run.slots[*row as usize] as usize].row;
-                    place == RowRef { batch: oldest, row: *row }
+                    place
+                        == RowRef {
+                            batch: oldest,
+                            row: *row,
+                        }
                 })
                 .collect();
             if live.is_empty() {

@@ -23,7 +23,10 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    pub(crate) const NONE: Self = Self { now: None, before: None };
+    pub(crate) const NONE: Self = Self {
+        now: None,
+        before: None,
+    };
 }
 
 /// What has to be done to the state first.

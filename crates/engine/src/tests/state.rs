@@ -181,7 +181,10 @@ fn sessions() -> MapWithState {
         ..map_state(
             &[("word", "value")],
             &[("n", "count(*)")],
-            &[("total", "CASE WHEN word = 'gone' THEN NULL ELSE coalesce(total, 0) + n END")],
+            &[(
+                "total",
+                "CASE WHEN word = 'gone' THEN NULL ELSE coalesce(total, 0) + n END",
+            )],
         )
     }
 }
@@ -191,7 +194,10 @@ fn a_key_times_out_in_the_batch_in_which_it_is_due_and_not_if_it_has_records_the
     check(
         &over_lines(vec![Operator::MapWithState(sessions())]),
         &[
-            (&["a", "b", "gone"], &["a|1|1|null|false", "b|1|1|null|false", "gone|1|null|null|false"]),
+            (
+                &["a", "b", "gone"],
+                &["a|1|1|null|false", "b|1|1|null|false", "gone|1|null|null|false"],
+            ),
             (&["b"], &["b|1|2|1|false"]),
             (&[], &[]),
             // a was touched three seconds ago.
@@ -219,7 +225,11 @@ fn snapshots_have_all_keys_after_each_batch() {
     for partitions in PARTITIONS {
         let mut mini = Mini::new(&graph, &[], partitions);
         for (lines, calls, all) in [
-            (["a", "b"].as_slice(), vec!["a|1|1|null|false", "b|1|1|null|false"], vec!["a|1", "b|1"]),
+            (
+                ["a", "b"].as_slice(),
+                vec!["a|1|1|null|false", "b|1|1|null|false"],
+                vec!["a|1", "b|1"],
+            ),
             (&["b"], vec!["b|1|2|1|false"], vec!["a|1", "b|2"]),
             (&[], vec![], vec!["a|1", "b|2"]),
             (&[], vec!["a|0|1|1|true"], vec!["b|2"]),
@@ -274,7 +284,15 @@ fn a_batch_that_runs_again_begins_with_the_state_before_it() {
         for partitions in PARTITIONS {
             let mut once = Mini::new(&graph, &[], partitions);
             let mut twice = Mini::new(&graph, &[], partitions);
-            for lines in [["a", "b"].as_slice(), &["b", "gone"], &["c", "a"], &[], &[], &["a"], &[]] {
+            for lines in [
+                ["a", "b"].as_slice(),
+                &["b", "gone"],
+                &["c", "a"],
+                &[],
+                &[],
+                &["a"],
+                &[],
+            ] {
                 let expected = once.batch(&[("lines", lines)]).remove("out").map(sorted);
                 twice.batch(&[("lines", &["x", "gone", "b"])]);
                 let found = twice.again(&[("lines", lines)]).remove("out").map(sorted);
@@ -399,7 +417,12 @@ impl Naive {
     }
 
     fn state(&self) -> Vec<String> {
-        sorted(self.0.iter().map(|(word, (total, _))| format!("{word}|{total}")).collect())
+        sorted(
+            self.0
+                .iter()
+                .map(|(word, (total, _))| format!("{word}|{total}"))
+                .collect(),
+        )
     }
 }
 

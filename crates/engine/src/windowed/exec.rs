@@ -188,12 +188,18 @@ impl Slide {
         let newest = self.window.newest(self.index);
         let oldest = newest - self.window.panes() as i64 + 1;
         // What an earlier attempt of this batch or a later one has taken in cannot be taken out.
-        let known = entry.as_mut().and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
-        let known = known.and_then(|index| index.newest()).filter(|known| (oldest - 1..=newest).contains(known));
+        let known = entry
+            .as_mut()
+            .and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
+        let known = known
+            .and_then(|index| index.newest())
+            .filter(|known| (oldest - 1..=newest).contains(known));
         if known.is_none() {
             *entry = Some(Box::new(self.fresh(aggregate)?));
         }
-        let index = entry.as_mut().and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
+        let index = entry
+            .as_mut()
+            .and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
         let Some(index) = index else {
             return internal_err!("slot {} keeps something else", self.slot);
         };
@@ -203,7 +209,11 @@ impl Slide {
         let columns = index.evaluate()?;
         let rows = columns.first().map_or(0, |column| column.len());
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(RecordBatch::try_new_with_options(self.merge.schema(), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            self.merge.schema(),
+            columns,
+            &options,
+        )?)
     }
 
     fn fresh(&self, aggregate: &AggregateExec) -> Result<WindowIndex> {

@@ -216,10 +216,7 @@ impl WindowIndex {
 
         let (mut old, mut new, mut both) = (Vec::new(), Vec::new(), Vec::new());
         for (row, slot) in slots.iter().enumerate() {
-            let entry = RowRef {
-                batch,
-                row: row as u32,
-            };
+            let entry = RowRef { batch, row: row as u32 };
             let phase = self.phase(*slot);
             self.since_flip[phase].push((*slot, entry));
             let state = &mut self.slots[*slot as usize];
@@ -420,7 +417,6 @@ impl WindowIndex {
         let parts = [first, second].map(|states| Part { states, groups });
         self.aggregates.merge(&parts, groups.len())
     }
-
 }
 
 fn take_all(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {

@@ -181,7 +181,11 @@ proptest! {
 /// Beyond `SEQUENTIAL_PANES`, and with more panes than phases.
 #[test]
 fn long_windows_flip_by_doubling() {
-    let rows = |i: i64| -> Rows { (0..i % 4).map(|k| (Some((k * 3 + i % 2) as u8), i * 4 + k + 1)).collect() };
+    let rows = |i: i64| -> Rows {
+        (0..i % 4)
+            .map(|k| (Some((k * 3 + i % 2) as u8), i * 4 + k + 1))
+            .collect()
+    };
     for length in [129, 300] {
         let batches: Vec<Rows> = (0..700).map(rows).collect();
         let mut kept = index(length as u64, true);
@@ -189,7 +193,11 @@ fn long_windows_flip_by_doubling() {
             kept.push(i as i64, &pane(rows, true, false)).unwrap();
             if i % 50 == 49 {
                 let window = &batches[(i + 1).saturating_sub(length)..=i];
-                assert_close(&found(&kept, true), &expected(window, true), &format!("slide {i} of {length}"));
+                assert_close(
+                    &found(&kept, true),
+                    &expected(window, true),
+                    &format!("slide {i} of {length}"),
+                );
             }
         }
         let mut anew = index(length as u64, true);

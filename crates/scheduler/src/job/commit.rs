@@ -152,7 +152,11 @@ impl Job {
     pub(super) fn absent_from(&self) -> i64 {
         let states = self.spec.plan.states();
         let next = states.map(|(stage, _)| self.state_of.get(&stage.id).map_or(1, |last| last + 1));
-        let skipped = self.history.iter().find(|(_, history)| history.absent).map(|(index, _)| *index);
+        let skipped = self
+            .history
+            .iter()
+            .find(|(_, history)| history.absent)
+            .map(|(index, _)| *index);
         match (next.min(), skipped) {
             (Some(next), Some(skipped)) => next.max(skipped),
             _ => i64::MAX,

@@ -38,7 +38,8 @@ impl Job {
     /// state reads: it has to know.
     fn concurrent_batches(&self) -> usize {
         let plan = &self.spec.plan;
-        if self.spec.on_batch_failure == FailurePolicy::Skip && (plan.remember() > 1 || plan.states().next().is_some()) {
+        if self.spec.on_batch_failure == FailurePolicy::Skip && (plan.remember() > 1 || plan.states().next().is_some())
+        {
             1
         } else {
             self.spec.concurrent_batches.max(1) as usize

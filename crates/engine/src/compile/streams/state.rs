@@ -6,13 +6,14 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidemill_dstream::{
-    Diagnostic, Line, MapWithState, NamedFunction, Operator, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
+    Diagnostic, Line, MapWithState, NamedFunction, Operator, StateFunction, Step, StreamDef, StreamInput,
+    UpdateStateByKey,
 };
 
 use super::Elaborator;
@@ -121,12 +122,7 @@ impl Elaborator<'_> {
     }
 
     /// `state_snapshots`: the states of all keys after each batch.
-    fn state_snapshots(
-        &self,
-        stream: &StreamDef,
-        step: usize,
-        place: &Place,
-    ) -> Result<LogicalPlan, Faults> {
+    fn state_snapshots(&self, stream: &StreamDef, step: usize, place: &Place) -> Result<LogicalPlan, Faults> {
         let parent = match &stream.input {
             StreamInput::From(parent) if step == 0 => self.snapshots.get(parent),
             _ => None,
@@ -279,10 +275,7 @@ impl Elaborator<'_> {
         Err(vec![
             place
                 .child("state", Line(None))
-                .diagnostic(format!(
-                    "the types of {} change with every batch",
-                    names.join(", ")
-                ))
+                .diagnostic(format!("the types of {} change with every batch", names.join(", ")))
                 .hint("cast the results to one type"),
         ])
     }
@@ -341,11 +334,17 @@ impl Elaborator<'_> {
         };
         let names = spec.columns.iter().map(|column| old_name(column.name()));
         let hidden: Vec<String> = names.chain([TIMING_OUT.to_owned()]).collect();
-        let own = spec.keys.iter().chain(&spec.columns).chain(spec.values.iter().map(|v| &v.field));
+        let own = spec
+            .keys
+            .iter()
+            .chain(&spec.columns)
+            .chain(spec.values.iter().map(|v| &v.field));
         if let Some(clash) = own.map(|field| field.name()).find(|name| hidden.contains(name)) {
             return Err(vec![
                 place
-                    .diagnostic(format!("a column cannot be called `{clash}`, which has another meaning here"))
+                    .diagnostic(format!(
+                        "a column cannot be called `{clash}`, which has another meaning here"
+                    ))
                     .subject(clash.clone()),
             ]);
         }
@@ -374,9 +373,7 @@ impl Elaborator<'_> {
         if !is_name && !name.contains(char::is_whitespace) {
             let known = self.tables.iter().map(|table| table.name.as_str());
             return Err(vec![
-                place
-                    .diagnostic(format!("unknown table `{name}`"))
-                    .suggest(name, known),
+                place.diagnostic(format!("unknown table `{name}`")).suggest(name, known),
             ]);
         }
         let query = if is_name {
@@ -413,9 +410,10 @@ impl Elaborator<'_> {
             return Err(faults);
         }
         // A key of nulls alone is possible, a state of nulls is none.
-        let has_state = spec.columns.iter().fold(lit(false), |some, column| {
-            some.or(ident(column.name()).is_not_null())
-        });
+        let has_state = spec
+            .columns
+            .iter()
+            .fold(lit(false), |some, column| some.or(ident(column.name()).is_not_null()));
         StepBuilder {
             state: self.state,
             place: &place,

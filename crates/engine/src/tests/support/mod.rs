@@ -202,7 +202,8 @@ impl Mini {
             SlotKind::Shuffle { from } => shuffles[from][partition].clone(),
             SlotKind::Dataset { dataset, batches } => {
                 let first = self.index - i64::from(*batches) + 1;
-                let versions = (first..=self.index).filter_map(|index| Some((index, self.datasets.get(&(*dataset, index))?)));
+                let versions =
+                    (first..=self.index).filter_map(|index| Some((index, self.datasets.get(&(*dataset, index))?)));
                 return versions
                     .map(|(index, partitions)| (index, partitions[partition].clone()))
                     .collect();
