@@ -1,5 +1,5 @@
-//! The benches of a whole cluster: what a batch costs, how short an interval can be, how fast words are counted, how
-//! fast a socket is read, how old a result is.
+//! The benches: what a batch costs, how short an interval can be, how fast words are counted, how fast a socket is read,
+//! how old a result is, and what windows, state and joins cost.
 //!
 //! ```text
 //! cargo build --release
@@ -11,14 +11,18 @@
 //! the same runs and the ratio to it. What is being done goes to standard error.
 
 mod bare;
+mod blocks;
 mod cluster;
 mod in_memory;
 mod ingest;
 mod interval;
+mod join;
 mod latency;
 mod observe;
 mod overhead;
 mod sender;
+mod state;
+mod windows;
 mod wordcount;
 
 use anyhow::{Context, Result};
@@ -53,6 +57,12 @@ enum Bench {
     Ingest,
     /// From sending a line to the committed result
     Latency,
+    /// Aggregates over windows that slide, long ones beside short ones
+    Windows,
+    /// Keyed state, a million keys beside few and beside a bare loop
+    State,
+    /// A join of two streams, beside DataFusion alone
+    Join,
 }
 
 /// How much is measured.
@@ -80,6 +90,9 @@ async fn main() -> Result<()> {
             Bench::Wordcount => wordcount::run(size).await.context("wordcount"),
             Bench::Ingest => ingest::run(size).await.context("ingest"),
             Bench::Latency => latency::run(size).await.context("latency"),
+            Bench::Windows => windows::run(size).await.context("windows"),
+            Bench::State => state::run(size).await.context("state"),
+            Bench::Join => join::run(size).await.context("join"),
         }?;
     }
     Ok(())

@@ -21,4 +21,4 @@ mod text;
 pub use figure::Figure;
 pub use random::Random;
 pub use statistics::{median, percentile, rise, weighted_percentile};
-pub use text::{VOCABULARY, WORDS_PER_LINE, text};
+pub use text::{VOCABULARY, WORDS_PER_LINE, text, text_of};

@@ -16,7 +16,13 @@ const WORD_LENGTHS: usize = 5;
 /// of rank `k` of 100,000 is as frequent as `1/k`. The same count and seed give the same text.
 #[must_use]
 pub fn text(lines: usize, seed: u64) -> Vec<u8> {
-    let words = vocabulary();
+    text_of(VOCABULARY, lines, seed)
+}
+
+/// The same with as many distinct words.
+#[must_use]
+pub fn text_of(distinct: usize, lines: usize, seed: u64) -> Vec<u8> {
+    let words = vocabulary(distinct);
     let until = cumulative(words.len());
     let mut random = Random::new(seed);
     let mut text = Vec::with_capacity(lines * WORDS_PER_LINE * (SHORTEST_WORD + WORD_LENGTHS));
@@ -35,11 +41,11 @@ pub fn text(lines: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The words by rank, all different.
-fn vocabulary() -> Vec<Vec<u8>> {
+fn vocabulary(distinct: usize) -> Vec<Vec<u8>> {
     let mut random = Random::new(0);
-    let mut seen = HashSet::with_capacity(VOCABULARY);
-    let mut words = Vec::with_capacity(VOCABULARY);
-    while words.len() < VOCABULARY {
+    let mut seen = HashSet::with_capacity(distinct);
+    let mut words = Vec::with_capacity(distinct);
+    while words.len() < distinct {
         let letters = SHORTEST_WORD + words.len() % WORD_LENGTHS;
         let word: Vec<u8> = (0..letters).map(|_| b'a' + random.below(26) as u8).collect();
         if seen.insert(word.clone()) {

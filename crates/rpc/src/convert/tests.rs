@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use tidemill_dstream::plan::{
-    DatasetPlan, ExchangeKind, JobPlan, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
+    DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
     StreamPlan,
 };
 use tidemill_dstream::{
@@ -215,16 +215,22 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         slot: SlotId(slot),
         partition,
     });
+    let keeps = prop_oneof![
+        Just(Keeps::Nothing),
+        Just(Keeps::Derived),
+        text().prop_map(|name| Keeps::State { name }),
+    ];
     let stage = (
         any::<[u32; 3]>(),
         vec(slot, 0..3),
         vec(vec(read, 0..3), 0..3),
         output,
         any::<bool>(),
+        keeps,
         text(),
     )
         .prop_map(
-            |([id, partitions, every], slots, reads, output, skip_empty, description)| StagePlan {
+            |([id, partitions, every], slots, reads, output, skip_empty, keeps, description)| StagePlan {
                 id: StageId(id),
                 partitions,
                 slots,
@@ -232,6 +238,7 @@ fn plan() -> impl Strategy<Value = JobPlan> {
                 output,
                 every,
                 skip_empty,
+                keeps,
                 description,
             },
         );
