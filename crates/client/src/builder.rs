@@ -188,8 +188,9 @@ impl StreamingContext {
     }
 
     /// The lines of one item in each batch, then empty batches.
-    pub fn queue_stream(&self, batches: impl IntoIterator<Item = Vec<String>>) -> DStream {
-        self.source(Source::Queue(batches.into_iter().map(QueueItem::Lines).collect()))
+    pub fn queue_stream<L: Into<String>>(&self, batches: impl IntoIterator<Item = Vec<L>>) -> DStream {
+        let item = |lines: Vec<L>| QueueItem::Lines(lines.into_iter().map(Into::into).collect());
+        self.source(Source::Queue(batches.into_iter().map(item).collect()))
     }
 
     /// Lines made from a template, `rate` a second. [`GenerateSource::template`] lists the placeholders.

@@ -88,7 +88,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("longest", Duration::from_secs(1));
-    /// let lines = ctx.queue_stream([vec!["a".to_owned(), "bc".to_owned()]]);
+    /// let lines = ctx.queue_stream([vec!["a", "bc"]]);
     /// lines.reduce_with("CASE WHEN length(b) > length(a) THEN b ELSE a END").print();
     /// # ctx.graph()?;
     /// # Ok::<(), tidemill_client::dstream::Diagnostics>(())
@@ -145,7 +145,7 @@ impl DStream {
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("means", Duration::from_secs(1));
     /// let prices = ctx
-    ///     .queue_stream([vec!["tea,3".to_owned()]])
+    ///     .queue_stream([vec!["tea,3"]])
     ///     .map([("item", "split_part(value, ',', 1)"), ("price", "CAST(split_part(value, ',', 2) AS BIGINT)")]);
     /// let sums = prices.combine_by_key(
     ///     "item",

@@ -74,8 +74,8 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("rare", Duration::from_secs(1));
-    /// let words = ctx.queue_stream([vec!["a".to_owned(), "b".to_owned()]]);
-    /// let stop = ctx.queue_stream([vec!["b".to_owned()]]).name("stop");
+    /// let words = ctx.queue_stream([vec!["a", "b"]]);
+    /// let stop = ctx.queue_stream([vec!["b"]]).name("stop");
     /// words
     ///     .transform_with([&stop], "SELECT * FROM input WHERE value NOT IN (SELECT value FROM stop)")
     ///     .print();

@@ -35,7 +35,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("prices", Duration::from_secs(1));
-    /// let lines = ctx.queue_stream([vec!["ann,3".to_owned()]]);
+    /// let lines = ctx.queue_stream([vec!["ann,3"]]);
     /// let sales = lines.map([("user", "split_part(value, ',', 1)"), ("price", "split_part(value, ',', 2)")]);
     /// sales.map_values("user", [("price", "CAST(price AS BIGINT) * 2")]).print();
     /// # ctx.graph()?;
@@ -104,7 +104,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("top", Duration::from_secs(1));
-    /// let words = ctx.queue_stream([vec!["a".to_owned(), "b".to_owned()]]);
+    /// let words = ctx.queue_stream([vec!["a", "b"]]);
     /// words.count_by_value().sort_by_limit(["count DESC", "value"], 10).print();
     /// # ctx.graph()?;
     /// # Ok::<(), tidemill_client::dstream::Diagnostics>(())

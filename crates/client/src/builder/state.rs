@@ -135,7 +135,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::{StateUpdate, StreamingContext};
     /// # let ctx = StreamingContext::new("totals", Duration::from_secs(1));
-    /// let words = ctx.queue_stream([vec!["a".to_owned(), "b".to_owned()], vec!["a".to_owned()]]);
+    /// let words = ctx.queue_stream([vec!["a", "b"], vec!["a"]]);
     /// let totals = StateUpdate::function([("total", "coalesce(total, 0) + n")]).values([("n", "count(*)")]);
     /// words.update_state_by_key("value", totals).print();
     /// # ctx.graph()?;
@@ -158,7 +158,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::{StateSpec, StreamingContext};
     /// # let ctx = StreamingContext::new("sessions", Duration::from_secs(1));
-    /// let clicks = ctx.queue_stream([vec!["ann".to_owned()], vec![]]).map([("user", "value")]);
+    /// let clicks = ctx.queue_stream([vec!["ann"], vec![]]).map([("user", "value")]);
     /// let sessions = StateSpec::function([("clicks", "coalesce(clicks, 0) + n")])
     ///     .values([("n", "count(*)")])
     ///     .emit([("user", "user"), ("clicks", "clicks"), ("ended", "timing_out")])

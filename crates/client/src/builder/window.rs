@@ -68,7 +68,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::StreamingContext;
     /// # let ctx = StreamingContext::new("trending", Duration::from_secs(1));
-    /// let words = ctx.queue_stream([vec!["a".to_owned(), "b".to_owned()]]);
+    /// let words = ctx.queue_stream([vec!["a", "b"]]);
     /// let (length, slide) = (Duration::from_secs(30), Duration::from_secs(10));
     /// words
     ///     .reduce_by_key_and_window("value", [("count", "count(*)")], length, slide)
@@ -93,7 +93,7 @@ impl DStream {
     /// # use std::time::Duration;
     /// # use tidemill_client::{Reducer, StreamingContext};
     /// # let ctx = StreamingContext::new("totals", Duration::from_secs(1));
-    /// let words = ctx.queue_stream([vec!["a".to_owned()]]).map([("word", "value"), ("n", "1")]);
+    /// let words = ctx.queue_stream([vec!["a"]]).map([("word", "value"), ("n", "1")]);
     /// let sum = Reducer::new("a + b").inverse("a - b");
     /// words.reduce_by_key_and_window_with("word", sum, Duration::from_secs(60), None).print();
     /// # ctx.graph()?;
