@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use datafusion::common::internal_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_expr::Partitioning;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -34,6 +35,7 @@ use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
 use crate::state::StateExec;
 use crate::template::Spread;
+use crate::windowed::WindowMergeExec;
 use crate::zip_union::ZipUnionExec;
 
 /// A stage of one plan.
@@ -151,7 +153,12 @@ impl Cutter<'_> {
                 keys: keys.clone(),
                 partitions: *n as u32,
             },
-            Partitioning::RoundRobinBatch(n) => Spread::RoundRobin { partitions: *n as u32 },
+            // By position only where an attempt's rows always come in one order.
+            Partitioning::RoundRobinBatch(n) if keeps_order(&input) => Spread::RoundRobin { partitions: *n as u32 },
+            Partitioning::RoundRobinBatch(n) => Spread::Hash {
+                keys: all_columns(&input),
+                partitions: *n as u32,
+            },
             other => return internal_err!("an exchange by {other} cannot be cut"),
         };
         let scan = self.exchange(input, spread, slots)?;
@@ -274,6 +281,19 @@ pub(crate) fn describe(spread: &Spread) -> String {
         Spread::Single => "exchange to one partition".to_owned(),
         Spread::Broadcast => "exchange to all".to_owned(),
     }
+}
+
+/// Whether the rows of a plan come in an order that its inputs determine. What is kept from batch to batch has its own.
+fn keeps_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    !plan.is::<WindowMergeExec>() && !plan.is::<StateExec>() && plan.children().into_iter().all(keeps_order)
+}
+
+fn all_columns(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn PhysicalExpr>> {
+    let schema = plan.schema();
+    let columns = schema.fields().iter().enumerate();
+    columns
+        .map(|(i, field)| Arc::new(Column::new(field.name(), i)) as Arc<dyn PhysicalExpr>)
+        .collect()
 }
 
 fn partitions(plan: &Arc<dyn ExecutionPlan>) -> usize {

@@ -351,3 +351,44 @@ fn a_shared_window_stream_is_computed_by_each_reader() {
         }
     }
 }
+
+#[test]
+fn rows_of_an_index_are_spread_by_their_values_since_their_order_is_its_own() {
+    use tidemill_dstream::SaveOutput;
+    use tidemill_dstream::plan::ExchangeKind;
+    use tidemill_dstream::{Compression, FileFormat, OutputKind};
+
+    let save = OutputKind::Save(SaveOutput {
+        path: "/out".to_owned(),
+        format: FileFormat::Csv,
+        files: Some(3),
+        compression: Compression::None,
+        overwrite: false,
+        empty: false,
+    });
+    for (length, by_hash) in [(2, false), (8, true)] {
+        let counts = vec![
+            window(length, None),
+            reduce_by_key(&[("k", "value")], &[("n", "count(*)")]),
+        ];
+        let graph = job(
+            vec![source("lines", vec![]), from("counts", "lines", counts)],
+            vec![output("counts", save.clone())],
+        );
+        let plan = try_compile(&graph, &[], 2).unwrap().plan;
+        let exchanges: Vec<ExchangeKind> = plan
+            .stages
+            .iter()
+            .filter_map(|stage| match stage.output {
+                StageOutput::Exchange { kind, .. } if kind.partitions() == 3 => Some(kind),
+                _ => None,
+            })
+            .collect();
+        let expected = if by_hash {
+            ExchangeKind::Hash { partitions: 3 }
+        } else {
+            ExchangeKind::RoundRobin { partitions: 3 }
+        };
+        assert_eq!(exchanges, [expected], "a window of {length}");
+    }
+}
