@@ -14,6 +14,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, Partiti
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::{Distribution, ExecutionPlan};
 
+use crate::sealed::SealedExec;
 use crate::zip_union::ZipUnionExec;
 
 /// DataFusion's rules, with [`DistributedJoins`] where joins have been chosen and rows have not been distributed yet.
@@ -98,9 +99,13 @@ fn in_one_partition(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     ))
 }
 
-/// The planned query with our own operators in place of those that rely on all partitions being in one process.
+/// The planned query with sealed plans opened, and our own operators in place of those that rely on all partitions being
+/// in one process.
 pub(crate) fn prepare(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        if let Some(sealed) = node.downcast_ref::<SealedExec>() {
+            return Ok(Transformed::yes(Arc::clone(sealed.plan())));
+        }
         let inputs = if let Some(union) = node.downcast_ref::<UnionExec>() {
             union.inputs().clone()
         } else if let Some(interleave) = node.downcast_ref::<InterleaveExec>() {

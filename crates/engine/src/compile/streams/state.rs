@@ -1,21 +1,18 @@
 //! Operators with keyed state.
 
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{Diagnostic, Step, StreamDef};
+use tidemill_dstream::{Diagnostic, Operator};
 
-use super::Elaborator;
-use crate::compile::diagnose::Place;
+use super::{Elaborator, Site};
 
 impl Elaborator<'_> {
     pub(super) fn keyed_state(
         &mut self,
-        _: &StreamDef,
-        _: usize,
-        step: &Step,
+        site: Site<'_>,
+        operator: &Operator,
         _: LogicalPlan,
-        place: &Place,
     ) -> Result<LogicalPlan, Vec<Diagnostic>> {
-        let name = step.operator.name();
-        Err(vec![place.diagnostic(format!("{name} is not supported yet"))])
+        let name = operator.name();
+        Err(vec![site.place.diagnostic(format!("{name} is not supported yet"))])
     }
 }

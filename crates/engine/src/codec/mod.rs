@@ -1,5 +1,8 @@
 //! Our own plan nodes as bytes, beside those that datafusion-proto knows.
 
+mod fold_proto;
+
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -7,6 +10,7 @@ use bytes::Bytes;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
     PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
@@ -15,7 +19,11 @@ use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 use tidemill_types::SlotId;
 
+use crate::fold::FoldFunction;
+use crate::glom::GlomExec;
 use crate::ipc::{decode_ipc, encode_ipc};
+use crate::placement::Placement;
+use crate::session::decoding_context;
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
 use crate::zip_union::ZipUnionExec;
@@ -25,7 +33,7 @@ pub(crate) struct NodeCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4")]
     node: Option<Node>,
 }
 
@@ -37,7 +45,12 @@ enum Node {
     ZipUnion(ZipUnionProto),
     #[prost(message, tag = "3")]
     SplitCount(SplitCountProto),
+    #[prost(message, tag = "4")]
+    Glom(GlomProto),
 }
+
+#[derive(Clone, PartialEq, Message)]
+struct GlomProto {}
 
 #[derive(Clone, PartialEq, Message)]
 struct SlotScanProto {
@@ -116,6 +129,8 @@ impl PhysicalExtensionCodec for NodeCodec {
                 token_schema: encode_schema(&parts.token_schema)?,
                 schema: encode_schema(&parts.schema)?,
             })
+        } else if plan.is::<GlomExec>() {
+            Node::Glom(GlomProto {})
         } else {
             return internal_err!("{} cannot be sent to executors", plan.name());
         };
@@ -144,7 +159,8 @@ impl PhysicalExtensionCodec for NodeCodec {
                     scan.label,
                     decode_schema(&scan.schema)?,
                     projection.transpose()?,
-                    size(scan.partitions)?,
+                    // How rows are distributed matters to planning alone.
+                    &Placement::of(size(scan.partitions)?),
                     None,
                 )?))
             }
@@ -178,8 +194,31 @@ impl PhysicalExtensionCodec for NodeCodec {
                 };
                 Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
             }
+            Some(Node::Glom(GlomProto {})) => {
+                let [input] = inputs else {
+                    return internal_err!("a GlomExec has one input");
+                };
+                Ok(Arc::new(GlomExec::new(Arc::clone(input))))
+            }
             None => internal_err!("a plan node of an unknown kind: driver and executors must be of one build"),
         }
+    }
+
+    fn try_encode_udaf(&self, function: &AggregateUDF, buf: &mut Vec<u8>) -> Result<()> {
+        // Functions without bytes are found by name.
+        let inner: &dyn Any = function.inner().as_ref();
+        match inner.downcast_ref::<FoldFunction>() {
+            Some(fold) => fold_proto::encode(fold, buf, self),
+            None => Ok(()),
+        }
+    }
+
+    fn try_decode_udaf(&self, name: &str, buf: &[u8]) -> Result<Arc<AggregateUDF>> {
+        if buf.is_empty() {
+            return internal_err!("no aggregate function `{name}`: driver and executors must be of one build");
+        }
+        let fold = fold_proto::decode(name, buf, &decoding_context(), self)?;
+        Ok(Arc::new(AggregateUDF::from(fold)))
     }
 }
 
