@@ -33,6 +33,7 @@ use tidemill_types::SlotId;
 use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
+use crate::state::StateExec;
 use crate::template::Spread;
 use crate::zip_union::ZipUnionExec;
 
@@ -282,6 +283,10 @@ fn partitions(plan: &Arc<dyn ExecutionPlan>) -> usize {
 
 /// The child of which every partition of the plan reads all rows.
 fn shared_child(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+    if plan.is::<StateExec>() {
+        // The state before the first batch.
+        return Some(1);
+    }
     let collects = match plan.downcast_ref::<HashJoinExec>() {
         Some(join) => *join.partition_mode() == PartitionMode::CollectLeft,
         None => plan.is::<NestedLoopJoinExec>() || plan.is::<CrossJoinExec>(),
@@ -296,7 +301,8 @@ fn check_children(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
         || plan.is::<NestedLoopJoinExec>()
         || plan.is::<CrossJoinExec>()
         || plan.is::<SortMergeJoinExec>()
-        || plan.is::<ZipUnionExec>();
+        || plan.is::<ZipUnionExec>()
+        || plan.is::<StateExec>();
     if known {
         Ok(())
     } else {

@@ -155,6 +155,7 @@ impl ExecutionPlan for SlotScanExec {
             match inputs.open(self.slot, partition).map_err(external)? {
                 SlotInput::Batches(batches) => Box::new(batches.into_iter().map(Ok)),
                 SlotInput::Reader(reader) => reader,
+                SlotInput::Panes(panes) => Box::new(panes.all().map_err(external)?.into_iter().map(Ok)),
             };
         let shaped = batches.flat_map(
             move |batch| match batch.map_err(external).and_then(|b| shape.apply(&b)) {

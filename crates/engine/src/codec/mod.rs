@@ -5,12 +5,13 @@ mod fold_proto;
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::AggregateUDF;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
     PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
@@ -26,6 +27,8 @@ use crate::placement::Placement;
 use crate::session::decoding_context;
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
+use crate::state::{StateExec, StateKind, StateSpec, Value};
+use crate::windowed::{Window, WindowMergeExec};
 use crate::zip_union::ZipUnionExec;
 
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(crate) struct NodeCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6")]
     node: Option<Node>,
 }
 
@@ -46,6 +49,10 @@ enum Node {
     #[prost(message, tag = "3")]
     SplitCount(SplitCountProto),
     #[prost(message, tag = "4")]
+    WindowMerge(WindowMergeProto),
+    #[prost(message, tag = "5")]
+    State(StateProto),
+    #[prost(message, tag = "6")]
     Glom(GlomProto),
 }
 
@@ -96,6 +103,137 @@ struct SplitCountProto {
     schema: Bytes,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct WindowMergeProto {
+    #[prost(uint32, tag = "1")]
+    batches: u32,
+    #[prost(uint32, tag = "2")]
+    every: u32,
+}
+
+/// Columns are the fields of schemas.
+#[derive(Clone, PartialEq, Message)]
+struct StateProto {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    keys: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    values: Bytes,
+    /// Of each value column, whether it is a count.
+    #[prost(bool, repeated, tag = "4")]
+    counts: Vec<bool>,
+    #[prost(bytes = "bytes", tag = "5")]
+    columns: Bytes,
+    /// Expressions are in datafusion-proto's form.
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    update: Vec<Bytes>,
+    #[prost(message, optional, tag = "7")]
+    touched: Option<TouchedProto>,
+}
+
+/// Of an operator that looks at the keys of the batch.
+#[derive(Clone, PartialEq, Message)]
+struct TouchedProto {
+    #[prost(int64, optional, tag = "1")]
+    timeout_ms: Option<i64>,
+    #[prost(bytes = "bytes", tag = "2")]
+    emit_fields: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    emit: Vec<Bytes>,
+    #[prost(bool, tag = "4")]
+    snapshots: bool,
+}
+
+impl NodeCodec {
+    fn encode_expr(
+        &self,
+        expr: &Arc<dyn PhysicalExpr>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Bytes> {
+        Ok(converter.physical_expr_to_proto(expr, self)?.encode_to_vec().into())
+    }
+
+    fn decode_expr(
+        &self,
+        bytes: &Bytes,
+        schema: &SchemaRef,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let node = PhysicalExprNode::decode(bytes.clone());
+        let node = node.map_err(|e| internal_datafusion_err!("decoding an expression: {e}"))?;
+        converter.proto_to_physical_expr(&node, schema, &PhysicalPlanDecodeContext::new(context, self))
+    }
+
+    fn encode_state(&self, spec: &StateSpec, converter: &dyn PhysicalProtoConverterExtension) -> Result<StateProto> {
+        let touched = match &spec.kind {
+            StateKind::All => None,
+            StateKind::Touched {
+                timeout_ms,
+                emit,
+                snapshots,
+            } => Some(TouchedProto {
+                timeout_ms: *timeout_ms,
+                emit_fields: encode_fields(emit.iter().map(|(field, _)| field))?,
+                emit: emit
+                    .iter()
+                    .map(|(_, expr)| self.encode_expr(expr, converter))
+                    .collect::<Result<_>>()?,
+                snapshots: *snapshots,
+            }),
+        };
+        let update = spec.update.iter().map(|expr| self.encode_expr(expr, converter));
+        Ok(StateProto {
+            name: spec.name.clone(),
+            keys: encode_fields(&spec.keys)?,
+            values: encode_fields(spec.values.iter().map(|value| &value.field))?,
+            counts: spec.values.iter().map(|value| value.is_count).collect(),
+            columns: encode_fields(&spec.columns)?,
+            update: update.collect::<Result<_>>()?,
+            touched,
+        })
+    }
+
+    fn decode_state(
+        &self,
+        proto: &StateProto,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<StateSpec> {
+        let values = decode_fields(&proto.values)?.into_iter().zip(&proto.counts);
+        let mut spec = StateSpec {
+            name: proto.name.clone(),
+            kind: StateKind::All,
+            keys: decode_fields(&proto.keys)?,
+            values: values
+                .map(|(field, is_count)| Value {
+                    field,
+                    is_count: *is_count,
+                })
+                .collect(),
+            columns: decode_fields(&proto.columns)?,
+            update: Vec::new(),
+        };
+        let exprs = |bytes: &[Bytes], schema: SchemaRef| {
+            let exprs = bytes
+                .iter()
+                .map(|bytes| self.decode_expr(bytes, &schema, context, converter));
+            exprs.collect::<Result<Vec<_>>>()
+        };
+        spec.update = exprs(&proto.update, spec.scope())?;
+        if let Some(touched) = &proto.touched {
+            let emit = exprs(&touched.emit, spec.emit_scope())?;
+            spec.kind = StateKind::Touched {
+                timeout_ms: touched.timeout_ms,
+                emit: decode_fields(&touched.emit_fields)?.into_iter().zip(emit).collect(),
+                snapshots: touched.snapshots,
+            };
+        }
+        Ok(spec)
+    }
+}
+
 impl PhysicalExtensionCodec for NodeCodec {
     fn try_encode(
         &self,
@@ -119,8 +257,7 @@ impl PhysicalExtensionCodec for NodeCodec {
             })
         } else if let Some(counting) = plan.downcast_ref::<SplitCountExec>() {
             let parts = counting.parts();
-            let encode =
-                |expr| Ok::<_, DataFusionError>(converter.physical_expr_to_proto(expr, self)?.encode_to_vec().into());
+            let encode = |expr| self.encode_expr(expr, converter);
             Node::SplitCount(SplitCountProto {
                 text: encode(&parts.text)?,
                 separator: u32::from(parts.separator),
@@ -131,6 +268,11 @@ impl PhysicalExtensionCodec for NodeCodec {
             })
         } else if plan.is::<GlomExec>() {
             Node::Glom(GlomProto {})
+        } else if let Some(state) = plan.downcast_ref::<StateExec>() {
+            Node::State(self.encode_state(state.spec(), converter)?)
+        } else if let Some(merge) = plan.downcast_ref::<WindowMergeExec>() {
+            let Window { batches, every } = merge.window();
+            Node::WindowMerge(WindowMergeProto { batches, every })
         } else {
             return internal_err!("{} cannot be sent to executors", plan.name());
         };
@@ -172,12 +314,7 @@ impl PhysicalExtensionCodec for NodeCodec {
                 let [input] = inputs else {
                     return internal_err!("a SplitCountExec has one input");
                 };
-                let context = PhysicalPlanDecodeContext::new(context, self);
-                let decode = |bytes: &Bytes, schema: &SchemaRef| {
-                    let node = PhysicalExprNode::decode(bytes.clone());
-                    let node = node.map_err(|e| internal_datafusion_err!("decoding an expression: {e}"))?;
-                    converter.proto_to_physical_expr(&node, schema, &context)
-                };
+                let decode = |bytes: &Bytes, schema: &SchemaRef| self.decode_expr(bytes, schema, context, converter);
                 let token_schema = decode_schema(&counting.token_schema)?;
                 let parts = SplitCount {
                     text: decode(&counting.text, &input.schema())?,
@@ -200,6 +337,26 @@ impl PhysicalExtensionCodec for NodeCodec {
                 };
                 Ok(Arc::new(GlomExec::new(Arc::clone(input))))
             }
+            Some(Node::WindowMerge(WindowMergeProto { batches, every })) => {
+                let [merge] = inputs else {
+                    return internal_err!("a WindowMergeExec has one input");
+                };
+                Ok(Arc::new(WindowMergeExec::new(
+                    Arc::clone(merge),
+                    Window { batches, every },
+                )))
+            }
+            Some(Node::State(state)) => {
+                let [input, initial @ ..] = inputs else {
+                    return internal_err!("a StateExec without an input");
+                };
+                let spec = self.decode_state(&state, context, converter)?;
+                Ok(Arc::new(StateExec::new(
+                    Arc::new(spec),
+                    Arc::clone(input),
+                    initial.first().cloned(),
+                )))
+            }
             None => internal_err!("a plan node of an unknown kind: driver and executors must be of one build"),
         }
     }
@@ -220,6 +377,15 @@ impl PhysicalExtensionCodec for NodeCodec {
         let fold = fold_proto::decode(name, buf, &decoding_context(), self)?;
         Ok(Arc::new(AggregateUDF::from(fold)))
     }
+}
+
+fn encode_fields<'f>(fields: impl IntoIterator<Item = &'f FieldRef>) -> Result<Bytes> {
+    let fields: Vec<FieldRef> = fields.into_iter().cloned().collect();
+    encode_schema(&Arc::new(Schema::new(fields)))
+}
+
+fn decode_fields(bytes: &[u8]) -> Result<Vec<FieldRef>> {
+    Ok(decode_schema(bytes)?.fields().iter().cloned().collect())
 }
 
 fn decode_schema(bytes: &[u8]) -> Result<SchemaRef> {

@@ -35,6 +35,7 @@ use crate::placement::Placement;
 use crate::rules::prepare;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
+use crate::windowed::{Window, WindowMergeExec};
 
 /// The plan of a job and the templates of its stages.
 pub(super) async fn plan(
@@ -240,7 +241,11 @@ impl Planner<'_> {
         let placement = self.stages.placement(dataset);
         let label = format!("{name} of the last {batches} batches");
         let scan = SlotScanExec::try_new(slot, label, schema, None, &placement, Some(STREAM_ROWS))?;
-        aggregate.slide(Arc::new(scan))
+        let window = Window {
+            batches,
+            every: self.nodes[read.0].slide,
+        };
+        WindowMergeExec::over(aggregate.slide(Arc::new(scan))?, window, node.slide)
     }
 
     /// The plan of the current batch of a node that a window reads.

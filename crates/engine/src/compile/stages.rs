@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use tidemill_dstream::plan::{
-    DatasetPlan, JobPlan, OutputPlan, SlotKind, SlotPlan, StageOutput, StagePlan, StreamPlan,
+    DatasetPlan, JobPlan, Keeps, OutputPlan, SlotKind, SlotPlan, StageOutput, StagePlan, StreamPlan,
 };
 use tidemill_dstream::{JobGraph, OutputKind};
 use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
@@ -19,7 +20,9 @@ use crate::TableData;
 use crate::cut::{CutStage, SlotOrigin, cut};
 use crate::placement::Placement;
 use crate::split_count;
+use crate::state::StateExec;
 use crate::template;
+use crate::windowed::WindowMergeExec;
 
 /// A stage stands behind those that it reads from, in this plan or in an earlier one.
 #[derive(Default)]
@@ -95,6 +98,7 @@ impl Stages {
                 reads: stage.reads,
                 output,
                 every: purpose.every,
+                keeps: keeps(&stage.plan),
                 description: format!("{}: {}", purpose.name, describe(&stage.plan)),
             });
         }
@@ -200,6 +204,25 @@ fn consumers(stages: &[CutStage]) -> Vec<usize> {
         }
     }
     consumers
+}
+
+/// What the operators of a stage keep from batch to batch.
+fn keeps(plan: &Arc<dyn ExecutionPlan>) -> Keeps {
+    let mut keeps = Keeps::Nothing;
+    // The closure never fails.
+    let _ = plan.apply(|node| {
+        if let Some(state) = node.downcast_ref::<StateExec>() {
+            keeps = Keeps::State {
+                name: state.spec().name.clone(),
+            };
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        if node.is::<WindowMergeExec>() {
+            keeps = Keeps::Derived;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    keeps
 }
 
 fn reads_sources_only(slots: &[SlotPlan]) -> bool {

@@ -10,6 +10,7 @@ mod records;
 mod reducing;
 mod rows;
 mod sorting;
+mod state;
 mod support;
 mod templates;
 mod transforms;

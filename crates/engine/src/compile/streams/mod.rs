@@ -38,6 +38,8 @@ pub(super) struct Node {
     /// Outputs that take its rows as they are.
     pub(super) outputs: Vec<OutputId>,
     pub(super) layout: Layout,
+    /// It keeps state: it has to be computed once in every batch.
+    pub(super) stateful: bool,
 }
 
 impl Node {
@@ -68,6 +70,7 @@ pub(super) async fn elaborate(
         state,
         nodes: Vec::new(),
         streams: HashMap::new(),
+        snapshots: HashMap::new(),
         broken: HashSet::new(),
         faults: Vec::new(),
     };
@@ -125,6 +128,8 @@ struct Elaborator<'a> {
     state: &'a SessionState,
     nodes: Vec<Node>,
     streams: HashMap<&'a str, NodeId>,
+    /// How the states of streams that end with `map_with_state` are read, where a stream asks for them.
+    snapshots: HashMap<String, LeafTable>,
     /// Streams with faults: what reads them is not looked at.
     broken: HashSet<&'a str>,
     faults: Vec<Diagnostic>,
@@ -286,6 +291,7 @@ impl<'a> Elaborator<'a> {
             slide,
             outputs: Vec::new(),
             layout: Layout::default(),
+            stateful: false,
         });
         NodeId(self.nodes.len() - 1)
     }

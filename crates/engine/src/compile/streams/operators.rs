@@ -128,7 +128,7 @@ impl Elaborator<'_> {
                 function: Function::Native(function),
             } => Err(vec![unregistered(function, &[], place)]),
             Operator::UpdateStateByKey(_) | Operator::MapWithState(_) | Operator::StateSnapshots => {
-                self.keyed_state(site, operator, input)
+                self.keyed_state(site, operator, input).await
             }
             // These are short for others.
             Operator::CountByWindow { .. }
