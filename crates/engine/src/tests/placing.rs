@@ -1,7 +1,7 @@
 //! In how many partitions rows are, which are together, and that nothing moves them without need.
 
 use tidemill_dstream::plan::{ExchangeKind, JobPlan, StageOutput};
-use tidemill_dstream::{JobGraph, JoinKey, JoinKind, Operator, StreamDef};
+use tidemill_dstream::{JobGraph, JoinKey, JoinKind, Operator, StateFunction, StreamDef, UpdateStateByKey};
 
 use super::support::*;
 
@@ -308,4 +308,40 @@ fn a_key_that_is_made_anew_is_exchanged_again() {
         "lines",
         &[(&["a b", "a c", "a b"], Some(&["a|3", "b|2", "c|1"]))],
     );
+}
+
+#[test]
+fn state_is_in_the_partitions_of_its_operator_and_rows_by_its_key_stay() {
+    let update = |partitions| {
+        Operator::UpdateStateByKey(UpdateStateByKey {
+            keys: columns(&[("k", "k")]),
+            values: columns(&[("added", "sum(n)")]),
+            state: StateFunction::Columns(columns(&[("total", "coalesce(total, 0) + coalesce(added, 0)")])),
+            initial: None,
+            partitions,
+        })
+    };
+    let hash = |partitions| ExchangeKind::Hash { partitions };
+    assert_eq!(exchanges_of(&one(vec![pairs(), update(None)])), [hash(4)]);
+    assert_eq!(exchanges_of(&one(vec![pairs(), by_key(None), update(None)])), [hash(4)]);
+    let graph = job(
+        vec![
+            source("lines", vec![pairs(), partition_by(None)]),
+            from("out", "lines", vec![update(None)]),
+        ],
+        vec![table("lines"), table("out")],
+    );
+    assert_eq!(exchanges_of(&graph), [hash(4)]);
+    for (own, partitions) in [(1, 7), (3, 7), (7, 2)] {
+        for before in [vec![pairs()], vec![pairs(), partition_by(None)]] {
+            let steps = before.into_iter().chain([update(Some(own))]);
+            let graph = one(steps.clone().collect());
+            let mut mini = Mini::new(&graph, &[], partitions);
+            mini.batch(&[("lines", &["a 1", "b 22"])]);
+            let rows = mini.batch(&[("lines", &["a 1"])]).remove("lines").unwrap();
+            assert_eq!(sorted(rows), ["a|6", "b|4"], "{own} of {partitions}");
+            let graph = one(steps.chain([Operator::Glom]).collect());
+            assert_eq!(lists(&graph, "lines", partitions, &["a 1"]).len(), own as usize);
+        }
+    }
 }
