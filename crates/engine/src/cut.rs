@@ -31,6 +31,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_dstream::plan::SlotPartition;
 use tidemill_types::SlotId;
 
+use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
 use crate::state::StateExec;
@@ -255,7 +256,7 @@ impl Cutter<'_> {
             label,
             schema,
             None,
-            partitions as usize,
+            &Placement::of(partitions as usize),
             Some(STREAM_ROWS),
         )?))
     }

@@ -10,13 +10,13 @@ use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::output_requirements::OutputRequirementExec;
-use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::{Distribution, ExecutionPlan, ExecutionPlanProperties};
 
+use crate::sealed::SealedExec;
 use crate::state::StateExec;
 use crate::zip_union::ZipUnionExec;
 
@@ -121,20 +121,18 @@ fn by_pinned_hash(state: &StateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     ))))
 }
 
-/// Whether an aggregate by just these keys is over an exchange by them.
+/// Whether an exchange by just these keys brought the rows where they are; all exchanges hash alike.
 fn is_exchanged_by(plan: &Arc<dyn ExecutionPlan>, keys: &[Arc<dyn PhysicalExpr>]) -> bool {
-    let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else {
-        return plan.downcast_ref::<RepartitionExec>().is_some_and(
-            |exchange| matches!(exchange.partitioning(), Partitioning::Hash(by, _) if by.as_slice() == keys),
-        );
-    };
-    let groups = aggregate.group_expr().expr().len();
-    groups == keys.len() && is_exchanged_by(aggregate.input(), keys)
+    matches!(plan.output_partitioning(), Partitioning::Hash(by, _) if by.as_slice() == keys)
 }
 
-/// The planned query with our own operators in place of those that rely on all partitions being in one process.
+/// The planned query with sealed plans opened, and our own operators in place of those that rely on all partitions being
+/// in one process.
 pub(crate) fn prepare(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        if let Some(sealed) = node.downcast_ref::<SealedExec>() {
+            return Ok(Transformed::yes(Arc::clone(sealed.plan())));
+        }
         if let Some(state) = node.downcast_ref::<StateExec>() {
             return Ok(match by_pinned_hash(state)? {
                 Some(state) => Transformed::yes(state),

@@ -43,7 +43,8 @@ impl Readers {
 
     /// Whether the node has a plan of its own, rather than being inlined.
     pub(super) fn is_planned(&self, id: NodeId, node: &Node) -> bool {
-        let inlined = !node.stateful && self.streams[id.0] == 1 && self.all(id, node) == 1;
+        let is_own = node.stateful || node.layout.is_sealed();
+        let inlined = !is_own && self.streams[id.0] == 1 && self.all(id, node) == 1;
         self.needed[id.0] && !inlined
     }
 

@@ -18,6 +18,7 @@ use super::describe::describe;
 use super::leaf::Leaf;
 use crate::TableData;
 use crate::cut::{CutStage, SlotOrigin, cut};
+use crate::placement::Placement;
 use crate::split_count;
 use crate::state::StateExec;
 use crate::template;
@@ -29,6 +30,8 @@ pub(super) struct Stages {
     stages: Vec<StagePlan>,
     templates: Vec<Bytes>,
     datasets: Vec<DatasetPlan>,
+    /// Where the rows of each dataset are.
+    placements: Vec<Placement>,
     outputs: HashMap<OutputId, (StageId, u32)>,
 }
 
@@ -51,6 +54,7 @@ impl Stages {
         purpose: &Purpose<'_>,
         leaves: &[Leaf],
     ) -> Result<Option<DatasetId>> {
+        let placement = Placement::after(&plan);
         let is_table = |slot: SlotId| matches!(leaves[slot.0 as usize], Leaf::Table(_));
         let cut_stages = cut(split_count::apply(plan)?, &is_table)?;
         let first = self.stages.len();
@@ -64,7 +68,10 @@ impl Stages {
                     kind,
                 },
                 None => {
-                    kept = purpose.keep.then(|| self.dataset(purpose.name, id, stage.partitions));
+                    kept = purpose.keep.then(|| {
+                        self.placements.push(placement.clone());
+                        self.dataset(purpose.name, id, stage.partitions)
+                    });
                     let made = purpose.outputs.iter().map(|output| (*output, (id, stage.partitions)));
                     self.outputs.extend(made);
                     StageOutput::Result {
@@ -116,8 +123,8 @@ impl Stages {
         plan.remember = plan.remember.max(batches);
     }
 
-    pub(super) fn partitions(&self, dataset: DatasetId) -> usize {
-        self.datasets[dataset.0 as usize].partitions as usize
+    pub(super) fn placement(&self, dataset: DatasetId) -> Placement {
+        self.placements[dataset.0 as usize].clone()
     }
 
     /// The plan of the job, and the templates of its stages.

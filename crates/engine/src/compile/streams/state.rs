@@ -6,19 +6,16 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::physical_expr::PhysicalExpr;
 use tidemill_dstream::{
     Diagnostic, Line, MapWithState, NamedFunction, Operator, StateFunction, Step, StreamDef, StreamInput,
     UpdateStateByKey,
 };
 
-use super::Elaborator;
+use super::{Elaborator, Site};
 use crate::compile::diagnose::Place;
-use crate::compile::expressions::Scope;
+use crate::compile::expressions::{self, Scope};
 use crate::compile::leaf::LeafTable;
 use crate::compile::sql::{self, Relations};
 use crate::compile::steps::StepBuilder;
@@ -41,54 +38,49 @@ impl Elaborator<'_> {
     /// A step with state.
     pub(super) async fn keyed_state(
         &mut self,
-        stream: &StreamDef,
-        index: usize,
-        step: &Step,
+        site: Site<'_>,
+        operator: &Operator,
         input: LogicalPlan,
-        place: &Place,
     ) -> Result<LogicalPlan, Faults> {
-        match &step.operator {
-            Operator::UpdateStateByKey(update) => self.update_state(stream, index, input, update, place).await,
-            Operator::MapWithState(map) => self.map_with_state(stream, index, input, map, place).await,
-            _ => self.state_snapshots(stream, index, place),
+        match operator {
+            Operator::UpdateStateByKey(update) => self.update_state(site, input, update).await,
+            Operator::MapWithState(map) => self.map_with_state(site, input, map).await,
+            _ => self.state_snapshots(site),
         }
     }
 
     /// `update_state_by_key`.
     async fn update_state(
         &mut self,
-        stream: &StreamDef,
-        step: usize,
+        site: Site<'_>,
         input: LogicalPlan,
         update: &UpdateStateByKey,
-        place: &Place,
     ) -> Result<LogicalPlan, Faults> {
         let stateful = Stateful {
             keys: &update.keys,
             values: &update.values,
-            state: columns(&update.state, place)?,
+            state: columns(&update.state, site.place)?,
             initial: update.initial.as_deref(),
         };
-        let (spec, input, initial) = self.stateful(stream, step, input, &stateful, place).await?;
-        self.state_node(stream, step, spec, input, initial, update.partitions, place)
+        let (spec, input, initial) = self.stateful(site, input, &stateful, update.partitions).await?;
+        self.state_node(site, spec, input, initial, update.partitions)
     }
 
     /// `map_with_state`.
     async fn map_with_state(
         &mut self,
-        stream: &StreamDef,
-        step: usize,
+        site: Site<'_>,
         input: LogicalPlan,
         map: &MapWithState,
-        place: &Place,
     ) -> Result<LogicalPlan, Faults> {
+        let Site { stream, step, place } = site;
         let stateful = Stateful {
             keys: &map.keys,
             values: &map.values,
             state: columns(&map.state, place)?,
             initial: map.initial.as_deref(),
         };
-        let (mut spec, input, initial) = self.stateful(stream, step, input, &stateful, place).await?;
+        let (mut spec, input, initial) = self.stateful(site, input, &stateful, map.partitions).await?;
         let emit = self.emitted(&spec, map, place)?;
         let snapshots = step + 1 == stream.steps.len() && self.is_snapshotted(stream);
         spec.kind = StateKind::Touched {
@@ -102,7 +94,7 @@ impl Elaborator<'_> {
             StateKind::Touched { emit, .. } => emit.iter().map(|(field, _)| field.name().clone()).collect(),
             StateKind::All => Vec::new(),
         };
-        let plan = self.state_node(stream, step, spec, input, initial, map.partitions, place)?;
+        let plan = self.state_node(site, spec, input, initial, map.partitions)?;
         if !snapshots {
             return Ok(plan);
         }
@@ -122,7 +114,8 @@ impl Elaborator<'_> {
     }
 
     /// `state_snapshots`: the states of all keys after each batch.
-    fn state_snapshots(&self, stream: &StreamDef, step: usize, place: &Place) -> Result<LogicalPlan, Faults> {
+    fn state_snapshots(&self, site: Site<'_>) -> Result<LogicalPlan, Faults> {
+        let Site { stream, step, place } = site;
         let parent = match &stream.input {
             StreamInput::From(parent) if step == 0 => self.snapshots.get(parent),
             _ => None,
@@ -175,12 +168,12 @@ impl Elaborator<'_> {
     /// The keys and values of a batch as a plan, the type-checked update, and the state before the first batch.
     async fn stateful(
         &mut self,
-        stream: &StreamDef,
-        step: usize,
+        site: Site<'_>,
         input: LogicalPlan,
         stateful: &Stateful<'_>,
-        place: &Place,
+        partitions: Option<u32>,
     ) -> Result<(StateSpec, LogicalPlan, Option<LogicalPlan>), Faults> {
+        let Site { stream, step, place } = site;
         let state = self.state;
         let builder = StepBuilder { state, place };
         let before = Scope::after(&input, state);
@@ -192,13 +185,15 @@ impl Elaborator<'_> {
                 matches!(aggregate, Ok(Expr::AggregateFunction(f)) if f.func.name() == "count")
             })
             .collect();
-        let input = if stateful.values.is_empty() {
-            // The keys alone.
-            let keys = builder.map(input, stateful.keys)?;
-            builder.finish(LogicalPlanBuilder::from(keys).distinct())?
-        } else {
-            builder.reduce_by_key(input, stateful.keys, stateful.values)?
-        };
+        let input = self.sized(site, input, partitions, stateful.keys.len(), |_, input| {
+            if stateful.values.is_empty() {
+                // The keys alone.
+                let keys = builder.map(input, stateful.keys)?;
+                builder.finish(LogicalPlanBuilder::from(keys).distinct())
+            } else {
+                builder.reduce_by_key(input, stateful.keys, stateful.values)
+            }
+        })?;
         let fields = input.schema().as_arrow().fields().clone();
         let (keys, values) = fields.split_at(stateful.keys.len());
         let values = values.iter().zip(counts).map(|(field, is_count)| Value {
@@ -426,17 +421,15 @@ impl Elaborator<'_> {
     }
 
     /// The operator as a node of its own, whose batches are all computed, each once.
-    #[expect(clippy::too_many_arguments, reason = "all of it is one operator's")]
     fn state_node(
         &mut self,
-        stream: &StreamDef,
-        step: usize,
+        site: Site<'_>,
         spec: StateSpec,
         input: LogicalPlan,
         initial: Option<LogicalPlan>,
         partitions: Option<u32>,
-        place: &Place,
     ) -> Result<LogicalPlan, Faults> {
+        let Site { stream, step, place } = site;
         let name = spec.name.clone();
         let node = StateNode::try_new(spec, input, initial).map_err(|e| vec![place.explain(&e, self.state)])?;
         let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
@@ -447,7 +440,7 @@ impl Elaborator<'_> {
         };
         let node = self.push(&label, place.clone(), plan);
         self.nodes[node.0].stateful = true;
-        self.nodes[node.0].partitions = partitions;
+        self.nodes[node.0].layout.partitions = partitions;
         self.leaf(node)
             .scan(&stream.name)
             .map_err(|e| vec![place.explain(&e, self.state)])
@@ -468,22 +461,8 @@ fn physical(
     scope: &Schema,
     state: &SessionState,
 ) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-    let schema = Arc::new(DFSchema::try_from(scope.clone())?);
-    let context = SimplifyContext::builder()
-        .with_schema(Arc::clone(&schema))
-        .with_config_options(Arc::clone(state.config_options()))
-        .build();
-    let simplifier = ExprSimplifier::new(context);
-    let exprs = exprs.map(|expr| {
-        let expr = simplifier.simplify(simplifier.coerce(expr, &schema)?)?;
-        create_physical_expr(
-            &expr,
-            &schema,
-            state.execution_props(),
-            &PhysicalPlanningContext::default(),
-        )
-    });
-    exprs.collect()
+    let columns = Arc::new(DFSchema::try_from(scope.clone())?);
+    exprs.map(|expr| expressions::physical(expr, &columns, state)).collect()
 }
 
 fn quoted(name: &str) -> String {

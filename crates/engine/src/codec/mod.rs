@@ -1,5 +1,8 @@
 //! Our own plan nodes as bytes, beside those that datafusion-proto knows.
 
+mod fold_proto;
+
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -7,6 +10,7 @@ use bytes::Bytes;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
@@ -16,7 +20,11 @@ use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 use tidemill_types::SlotId;
 
+use crate::fold::FoldFunction;
+use crate::glom::GlomExec;
 use crate::ipc::{decode_ipc, encode_ipc};
+use crate::placement::Placement;
+use crate::session::decoding_context;
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
 use crate::state::{StateExec, StateKind, StateSpec, Value};
@@ -28,7 +36,7 @@ pub(crate) struct NodeCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6")]
     node: Option<Node>,
 }
 
@@ -44,7 +52,12 @@ enum Node {
     WindowMerge(WindowMergeProto),
     #[prost(message, tag = "5")]
     State(StateProto),
+    #[prost(message, tag = "6")]
+    Glom(GlomProto),
 }
+
+#[derive(Clone, PartialEq, Message)]
+struct GlomProto {}
 
 #[derive(Clone, PartialEq, Message)]
 struct SlotScanProto {
@@ -253,6 +266,8 @@ impl PhysicalExtensionCodec for NodeCodec {
                 token_schema: encode_schema(&parts.token_schema)?,
                 schema: encode_schema(&parts.schema)?,
             })
+        } else if plan.is::<GlomExec>() {
+            Node::Glom(GlomProto {})
         } else if let Some(state) = plan.downcast_ref::<StateExec>() {
             Node::State(self.encode_state(state.spec(), converter)?)
         } else if let Some(merge) = plan.downcast_ref::<WindowMergeExec>() {
@@ -286,7 +301,8 @@ impl PhysicalExtensionCodec for NodeCodec {
                     scan.label,
                     decode_schema(&scan.schema)?,
                     projection.transpose()?,
-                    size(scan.partitions)?,
+                    // How rows are distributed matters to planning alone.
+                    &Placement::of(size(scan.partitions)?),
                     None,
                 )?))
             }
@@ -315,6 +331,12 @@ impl PhysicalExtensionCodec for NodeCodec {
                 };
                 Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
             }
+            Some(Node::Glom(GlomProto {})) => {
+                let [input] = inputs else {
+                    return internal_err!("a GlomExec has one input");
+                };
+                Ok(Arc::new(GlomExec::new(Arc::clone(input))))
+            }
             Some(Node::WindowMerge(WindowMergeProto { batches, every })) => {
                 let [merge] = inputs else {
                     return internal_err!("a WindowMergeExec has one input");
@@ -337,6 +359,23 @@ impl PhysicalExtensionCodec for NodeCodec {
             }
             None => internal_err!("a plan node of an unknown kind: driver and executors must be of one build"),
         }
+    }
+
+    fn try_encode_udaf(&self, function: &AggregateUDF, buf: &mut Vec<u8>) -> Result<()> {
+        // Functions without bytes are found by name.
+        let inner: &dyn Any = function.inner().as_ref();
+        match inner.downcast_ref::<FoldFunction>() {
+            Some(fold) => fold_proto::encode(fold, buf, self),
+            None => Ok(()),
+        }
+    }
+
+    fn try_decode_udaf(&self, name: &str, buf: &[u8]) -> Result<Arc<AggregateUDF>> {
+        if buf.is_empty() {
+            return internal_err!("no aggregate function `{name}`: driver and executors must be of one build");
+        }
+        let fold = fold_proto::decode(name, buf, &decoding_context(), self)?;
+        Ok(Arc::new(AggregateUDF::from(fold)))
     }
 }
 
