@@ -124,6 +124,8 @@ fn completed(text: &str) -> String {
 
 fn with_tables(mut graph: JobGraph, file: &Path) -> JobGraph {
     for table in &mut graph.tables {
+        let own = root().join("deploy/jobs").join(&table.path);
+        let file = if own.exists() { &own } else { file };
         table.path = file.display().to_string();
         table.format = Some(TableFormat::Csv);
     }

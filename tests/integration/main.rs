@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod docs;
+mod examples;
 mod failures;
 mod files;
 mod inputs;
