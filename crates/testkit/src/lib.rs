@@ -3,6 +3,7 @@
 //! - [`run_to_end`]: runs a job without waiting for the clock on a cluster in this process and gives its printed batches
 //!   as rows, for batch tables: input batches, operators, expected batches.
 //! - [`ProcessCluster`]: a driver and executors as real processes, which can be killed and paused.
+//! - [`reference`]: what a job means, evaluated slowly over plain values, and random jobs to compare it with.
 //! - [`eventually`]: waits for a condition with a deadline.
 //! - [`Feed`]: a socket source that the test writes to.
 //! - [`Proxy`]: a connection that can be cut.
@@ -11,6 +12,7 @@ mod eventually;
 mod feed;
 mod processes;
 mod proxy;
+pub mod reference;
 mod rows;
 mod run;
 
