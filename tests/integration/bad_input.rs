@@ -84,7 +84,7 @@ async fn a_port_in_use_names_the_address() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_in_the_data_fails_the_batch_with_its_cause() -> Result<()> {
     let ctx = StreamingContext::new("cast", Duration::from_secs(1));
-    ctx.queue_stream(vec![vec!["1".into()], vec!["one".into()]])
+    ctx.queue_stream(vec![vec!["1"], vec!["one"]])
         .map([("n", "CAST(value AS BIGINT)")])
         .print();
     let error = run_to_end(&ctx.graph()?, 1, None).await.expect_err("not a number");
@@ -133,7 +133,7 @@ async fn a_directory_that_cannot_be_written_is_refused_at_submission() -> Result
     std::fs::write(dir.path().join("file"), "not a directory")?;
     let ctx = StreamingContext::new("unwritable", Duration::from_secs(1));
     let path = dir.path().join("file/out").display().to_string();
-    ctx.queue_stream(vec![vec!["a".into()]])
+    ctx.queue_stream(vec![vec!["a"]])
         .save(path.clone(), tidemill_dstream::FileFormat::Text);
     let error = run_to_end(&ctx.graph()?, 1, None).await.expect_err("not writable");
     assert!(error.to_string().contains(&path), "{error}");
@@ -145,7 +145,7 @@ async fn the_driver_checks_graphs_that_no_job_file_was_checked_for() -> Result<(
     let cluster = LocalCluster::start(&config()?, 1).await?;
     let client = cluster.client().await?;
     let ctx = StreamingContext::new("faulty", Duration::from_secs(1));
-    let lines = ctx.queue_stream(vec![vec!["a".into()]]).name("lines");
+    let lines = ctx.queue_stream(vec![vec!["a"]]).name("lines");
     let first = lines.filter("value <> ''").name("first");
     first.filter("value <> ''").name("second").print();
     let good = ctx.graph()?;

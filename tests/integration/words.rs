@@ -64,7 +64,7 @@ async fn word_counts_are_right_for_any_number_of_executors_and_partitions() -> R
 async fn count_of_an_empty_batch_is_zero_and_reduce_of_one_has_no_row() -> Result<()> {
     let ctx = StreamingContext::new("counts", Duration::from_secs(1));
     ctx.partitions(2);
-    let lines = ctx.queue_stream(vec![vec!["1".into(), "2".into()], vec![], vec!["5".into()]]);
+    let lines = ctx.queue_stream(vec![vec!["1", "2"], vec![], vec!["5"]]);
     lines.count().name("counted").print_rows(10);
     lines
         .reduce([("total", "sum(CAST(value AS BIGINT))")])

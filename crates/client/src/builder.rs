@@ -3,29 +3,38 @@
 //! A [`StreamingContext`] collects what its [`DStream`] handles are told; [`StreamingContext::graph`] turns it into a
 //! [`JobGraph`]. A handle is a place in the graph, not data: an operator gives a new handle and leaves the old one as
 //! it is, so one stream can be continued several times. Steps between two places that are looked at (a fork, a name,
-//! an output, a union) become one stream of the graph.
+//! an output, a step that takes them in) become one stream of the graph.
 //!
-//! Expressions are DataFusion SQL, as in job files: text such as `lower(value)`.
+//! Expressions are DataFusion SQL, as in job files: text such as `lower(value)`. Where one stands, a registered
+//! function may stand too: [`Function::native`](tidemill_dstream::Function::native).
 //!
 //! Faults (streams of another context, and all that [`JobGraph::validate`] finds) are kept until `graph`.
 
+mod aggregate;
 mod columns;
+mod join;
 mod lower;
+mod output;
+mod record;
+mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_dstream::{
-    Diagnostic, Diagnostics, FailurePolicy, FileFormat, Function, GenerateSource, JobGraph, JobOptions, Line, Operator,
-    OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
+    Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator, OutputKind,
+    QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
 };
 
-pub use columns::{Columns, Keys};
+pub use aggregate::Reducer;
+pub use columns::{Columns, JoinKeys, Keys, Names, SortKeys};
+pub use state::{StateSpec, StateUpdate};
 
-use crate::job_file::{PRINT_ROWS, REMEMBER};
+use crate::job_file::REMEMBER;
 
 /// Where a job begins: its name, its interval, its sources. Clones are the same job.
 ///
@@ -89,10 +98,7 @@ enum NodeKind {
     Step {
         parent: usize,
         operator: Operator,
-    },
-    /// The other streams get their names when the graph is made.
-    Union {
-        parent: usize,
+        /// The streams that the step takes in; they get their names when the graph is made.
         others: Vec<usize>,
     },
 }
@@ -121,6 +127,12 @@ impl StreamingContext {
     /// What happens when a batch has failed for good.
     pub fn on_batch_failure(&self, policy: FailurePolicy) -> &Self {
         self.job.lock().options.on_batch_failure = policy;
+        self
+    }
+
+    /// How long every named stream's batches are remembered, beyond what its windows need.
+    pub fn remember(&self, duration: Duration) -> &Self {
+        self.job.lock().options.remember = Some(duration);
         self
     }
 
@@ -176,8 +188,9 @@ impl StreamingContext {
     }
 
     /// The lines of one item in each batch, then empty batches.
-    pub fn queue_stream(&self, batches: impl IntoIterator<Item = Vec<String>>) -> DStream {
-        self.source(Source::Queue(batches.into_iter().map(QueueItem::Lines).collect()))
+    pub fn queue_stream<L: Into<String>>(&self, batches: impl IntoIterator<Item = Vec<L>>) -> DStream {
+        let item = |lines: Vec<L>| QueueItem::Lines(lines.into_iter().map(Into::into).collect());
+        self.source(Source::Queue(batches.into_iter().map(item).collect()))
     }
 
     /// Lines made from a template, `rate` a second. [`GenerateSource::template`] lists the placeholders.
@@ -219,143 +232,91 @@ impl DStream {
         self.clone()
     }
 
-    fn then(&self, operator: Operator) -> Self {
-        self.add(NodeKind::Step {
-            parent: self.node,
-            operator,
-        })
-    }
-
-    fn add(&self, kind: NodeKind) -> Self {
-        Self {
-            job: Arc::clone(&self.job),
-            node: add(&self.job, kind),
+    /// The number of partitions in which this very stream's step puts its records, where the step decides that: those by
+    /// key, `distinct` and `count_by_value`. Unset, it is the job's.
+    pub fn partitions(&self, partitions: u32) -> Self {
+        let mut job = self.job.lock();
+        let (place, name) = match &mut job.nodes[self.node].kind {
+            NodeKind::Step { operator, .. } => {
+                let name = operator.name();
+                (partitions_of(operator), name)
+            }
+            NodeKind::Source(source) => (None, source.name()),
+        };
+        if let Some(place) = place {
+            *place = Some(partitions);
+        } else {
+            let message = format!("`{name}` takes no number of partitions");
+            let fault = Diagnostic::new(None, "streams", message).hint("put `repartition` behind it");
+            job.faults.push(fault);
         }
+        drop(job);
+        self.clone()
     }
 
-    // === Operators ===
-
-    /// One record to one record: named expressions, or one expression that becomes the column `value`.
-    pub fn map(&self, columns: impl Columns) -> Self {
-        self.then(Operator::Map {
-            columns: columns.columns(),
-        })
+    fn then(&self, operator: Operator) -> Self {
+        self.then_with([], operator)
     }
 
-    /// One record to any number: columns whose expression is a list are spread over records.
-    pub fn flat_map(&self, columns: impl Columns) -> Self {
-        self.then(Operator::FlatMap {
-            columns: columns.columns(),
-        })
-    }
-
-    /// The records for which the predicate is true.
-    pub fn filter(&self, predicate: impl Into<Function>) -> Self {
-        self.then(Operator::Filter {
-            predicate: predicate.into(),
-        })
-    }
-
-    /// The records of both, which have the same columns.
-    pub fn union(&self, other: &DStream) -> Self {
-        self.union_all([other])
-    }
-
-    /// The records of this stream and all others, which have the same columns.
-    pub fn union_all<'a>(&self, others: impl IntoIterator<Item = &'a DStream>) -> Self {
+    /// A step that takes in other streams, whose names the operator gets when the graph is made.
+    fn then_with<'a>(&self, others: impl IntoIterator<Item = &'a DStream>, operator: Operator) -> Self {
         let mut nodes = Vec::new();
         for other in others {
             if Arc::ptr_eq(&self.job, &other.job) {
                 nodes.push(other.node);
             } else {
-                let message = "a union with a stream of another StreamingContext";
+                let message = format!("`{}` with a stream of another StreamingContext", operator.name());
                 self.job.lock().faults.push(Diagnostic::new(None, "streams", message));
             }
         }
-        self.add(NodeKind::Union {
+        let step = NodeKind::Step {
             parent: self.node,
+            operator,
             others: nodes,
-        })
+        };
+        Self {
+            job: Arc::clone(&self.job),
+            node: add(&self.job, step),
+        }
     }
+}
 
-    /// The records of the last `length`, every `slide`; `None` is every batch.
-    pub fn window(&self, length: Duration, slide: impl Into<Option<Duration>>) -> Self {
-        self.then(Operator::Window {
-            length,
-            slide: slide.into(),
-        })
-    }
-
-    /// Groups by the keys and computes the aggregates.
-    pub fn reduce_by_key(&self, keys: impl Keys, aggregates: impl Columns) -> Self {
-        self.then(Operator::ReduceByKey {
-            keys: keys.keys(),
-            aggregates: aggregates.columns(),
-        })
-    }
-
-    /// The aggregates of a whole batch, as one record.
-    pub fn reduce(&self, aggregates: impl Columns) -> Self {
-        self.then(Operator::Reduce {
-            aggregates: aggregates.columns(),
-        })
-    }
-
-    /// The number of records of a batch, in the column `count`.
-    pub fn count(&self) -> Self {
-        self.then(Operator::Count)
-    }
-
-    /// Any SQL over the batch, called `input`, and over other named streams and tables.
-    pub fn transform(&self, sql: impl Into<String>) -> Self {
-        self.then(Operator::Transform { sql: sql.into() })
-    }
-
-    // === Outputs ===
-
-    fn output(&self, kind: OutputKind) {
-        self.job.lock().outputs.push((self.node, kind));
-    }
-
-    /// Prints the first ten rows of each batch.
-    pub fn print(&self) {
-        self.print_rows(PRINT_ROWS);
-    }
-
-    pub fn print_rows(&self, rows: u32) {
-        self.output(OutputKind::Print { rows });
-    }
-
-    /// Writes each batch to files in a directory of its own below `path`.
-    pub fn save(&self, path: impl Into<String>, format: FileFormat) {
-        self.save_with(SaveOutput {
-            path: path.into(),
-            format,
-            files: None,
-            compression: Default::default(),
-            overwrite: false,
-            empty: false,
-        });
-    }
-
-    pub fn save_with(&self, save: SaveOutput) {
-        self.output(OutputKind::Save(save));
-    }
-
-    /// Keeps the last batch as a table that can be queried.
-    pub fn table(&self, name: impl Into<String>) {
-        self.output(OutputKind::Table {
-            name: name.into(),
-            query: None,
-        });
-    }
-
-    /// Keeps what a query over the last batch gives as a table. The query names the stream by its name.
-    pub fn table_query(&self, name: impl Into<String>, query: impl Into<String>) {
-        self.output(OutputKind::Table {
-            name: name.into(),
-            query: Some(query.into()),
-        });
+/// Where an operator has its number of partitions, if it may be left out.
+fn partitions_of(operator: &mut Operator) -> Option<&mut Option<u32>> {
+    match operator {
+        Operator::PartitionBy { partitions, .. }
+        | Operator::CountByValue { partitions }
+        | Operator::Distinct { partitions }
+        | Operator::ReduceByKey { partitions, .. }
+        | Operator::Aggregate { partitions, .. }
+        | Operator::GroupByKey { partitions, .. }
+        | Operator::CombineByKey { partitions, .. }
+        | Operator::Join { partitions, .. }
+        | Operator::Cogroup { partitions, .. }
+        | Operator::CountByValueAndWindow { partitions, .. }
+        | Operator::ReduceByKeyAndWindow { partitions, .. }
+        | Operator::GroupByKeyAndWindow { partitions, .. } => Some(partitions),
+        Operator::UpdateStateByKey(update) => Some(&mut update.partitions),
+        Operator::MapWithState(map) => Some(&mut map.partitions),
+        Operator::Map { .. }
+        | Operator::FlatMap { .. }
+        | Operator::Filter { .. }
+        | Operator::MapValues { .. }
+        | Operator::FlatMapValues { .. }
+        | Operator::Sample { .. }
+        | Operator::MapPartitions { .. }
+        | Operator::Glom
+        | Operator::Union { .. }
+        | Operator::Repartition { .. }
+        | Operator::Count
+        | Operator::Reduce { .. }
+        | Operator::SortBy { .. }
+        | Operator::Transform { .. }
+        | Operator::TransformWith { .. }
+        | Operator::Window { .. }
+        | Operator::CountByWindow { .. }
+        | Operator::ReduceByWindow { .. }
+        | Operator::StateSnapshots => None,
     }
 }
 

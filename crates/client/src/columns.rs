@@ -3,8 +3,8 @@
 /// The column of text sources, and of a map that is one expression.
 pub(crate) const DEFAULT_COLUMN: &str = "value";
 
-/// The column of a key that is one expression and not a column.
-const KEY_COLUMN: &str = "key";
+/// The column of a key that is one expression and not a column, and of keys that are not named.
+pub(crate) const KEY_COLUMN: &str = "key";
 
 /// Whether an expression is the name of a column.
 pub(crate) fn is_plain_identifier(sql: &str) -> bool {

@@ -28,9 +28,12 @@ mod columns;
 mod error;
 mod files;
 pub mod job_file;
+mod sort_key;
 mod summary;
 
-pub use builder::{Columns, DStream, Keys, StreamingContext};
+pub use builder::{
+    Columns, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate, StreamingContext,
+};
 pub use client::{Client, JobEvents, MAX_MESSAGE_BYTES, SubmitOptions, Submitted};
 pub use error::{Error, Result};
 pub use files::{AttachedFile, attach_files, resolve_paths};

@@ -90,6 +90,10 @@ impl Committer {
                         .map_err(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))?;
                     done.map_err(|error| TaskFailure::new(error.kind(), format!("output save: {error}")))?;
                 }
+                OutputKind::Foreach { function, .. } => {
+                    let message = format!("foreach `{}` needs a build with registered functions", function.name);
+                    return Err(TaskFailure::new(FailureKind::User, message));
+                }
             }
         }
         if !tables.is_empty() {

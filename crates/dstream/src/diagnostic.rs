@@ -17,6 +17,9 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+/// Known names that a hint lists; there are fewer steps.
+const MAX_NAMES: usize = 40;
+
 impl Diagnostic {
     pub fn new(line: Option<u32>, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -47,11 +50,11 @@ impl Diagnostic {
         match nearest(wrong, known.clone()) {
             Some(name) => this.hint(format!("did you mean `{name}`?")),
             None => {
-                let names: Vec<&str> = known.into_iter().take(20).collect();
-                if names.is_empty() {
-                    this
-                } else {
-                    this.hint(format!("known: {}", names.join(", ")))
+                let names: Vec<&str> = known.into_iter().collect();
+                match names.len().checked_sub(MAX_NAMES) {
+                    None | Some(0) if names.is_empty() => this,
+                    None | Some(0) => this.hint(format!("known: {}", names.join(", "))),
+                    Some(more) => this.hint(format!("known: {} and {more} more", names[..MAX_NAMES].join(", "))),
                 }
             }
         }

@@ -31,6 +31,35 @@ pub struct NativeCall {
     pub args: Vec<String>,
 }
 
+impl NativeCall {
+    /// A registered function of all columns in scope.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            args: Vec::new(),
+        }
+    }
+
+    /// The same function of these SQL expressions.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl From<&str> for NativeCall {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for NativeCall {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
 impl Function {
     pub fn expr(sql: impl Into<String>) -> Self {
         Self::Expr(sql.into())
@@ -38,10 +67,13 @@ impl Function {
 
     /// A registered function of all columns in scope.
     pub fn native(name: impl Into<String>) -> Self {
-        Self::Native(NativeCall {
-            name: name.into(),
-            args: Vec::new(),
-        })
+        Self::Native(NativeCall::new(name))
+    }
+}
+
+impl From<NativeCall> for Function {
+    fn from(call: NativeCall) -> Self {
+        Self::Native(call)
     }
 }
 

@@ -284,6 +284,7 @@ fn streams(graph: &JobGraph, faults: &mut Faults) {
     let order = walk::order(graph, &names);
     faults.extend(order.cycles.iter().map(|cycle| walk::cycle_fault(graph, cycle)));
     operator::check_slides(graph, &names, &order, faults);
+    operator::check_snapshots(graph, &names, faults);
 }
 
 /// Reports streams that are named after `from` or in a step and are not there.

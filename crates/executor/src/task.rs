@@ -394,6 +394,10 @@ impl Task {
                     writer.map_err(|error| TaskFailure::new(error.kind(), error.to_string()))?,
                 ))
             }
+            OutputKind::Foreach { function, .. } => {
+                let message = format!("foreach `{}` needs a build with registered functions", function.name);
+                return Err(TaskFailure::new(FailureKind::User, message));
+            }
         };
         Ok(OutputWriter {
             id: output.id,

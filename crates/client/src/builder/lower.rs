@@ -1,7 +1,7 @@
 //! From handles to named streams.
 //!
 //! A place becomes a stream of its own if something looks at it: it was named, it is the end of a chain with an output,
-//! a union takes it in, or it is continued more than once. All others are steps of the place behind them. Places that
+//! a step takes it in or looks at its state, or it is continued more than once. All others are steps of the place behind them. Places that
 //! lead nowhere are left out, unless they have a name, which SQL may use.
 
 use std::collections::HashSet;
@@ -51,9 +51,13 @@ fn names(job: &Job) -> Vec<Option<String>> {
         }
         match &job.nodes[node].kind {
             NodeKind::Source(_) => {}
-            NodeKind::Step { parent, .. } => continued[*parent] += 1,
-            NodeKind::Union { parent, others } => {
+            NodeKind::Step {
+                parent,
+                operator,
+                others,
+            } => {
                 continued[*parent] += 1;
+                looked_at[*parent] |= matches!(operator, Operator::StateSnapshots);
                 others.iter().for_each(|other| looked_at[*other] = true);
             }
         }
@@ -80,10 +84,13 @@ fn stream(job: &Job, names: &[Option<String>], node: usize, own_name: String) ->
     let input = loop {
         let (parent, operator) = match &job.nodes[at].kind {
             NodeKind::Source(source) => break StreamInput::Source(source.clone()),
-            NodeKind::Step { parent, operator } => (*parent, operator.clone()),
-            NodeKind::Union { parent, others } => {
-                let with = others.iter().map(|other| name(names, *other)).collect();
-                (*parent, Operator::Union { with })
+            NodeKind::Step {
+                parent,
+                operator,
+                others,
+            } => {
+                let others = others.iter().map(|other| name(names, *other)).collect();
+                (*parent, with_streams(operator.clone(), others))
             }
         };
         steps.push(Step {
@@ -102,4 +109,16 @@ fn stream(job: &Job, names: &[Option<String>], node: usize, own_name: String) ->
         steps,
         line: Line(None),
     }
+}
+
+/// The operator with the names of the streams that it takes in.
+fn with_streams(mut operator: Operator, names: Vec<String>) -> Operator {
+    match &mut operator {
+        Operator::Union { with } | Operator::Cogroup { with, .. } | Operator::TransformWith { with, .. } => {
+            *with = names
+        }
+        Operator::Join { with, .. } => *with = names.into_iter().next().unwrap_or_default(),
+        _ => {}
+    }
+    operator
 }

@@ -1,4 +1,5 @@
-//! Every key that a job file may have, by section. The reference, docs/job-file.md, has a section for each.
+//! Every key that a job file may have, by section. The references, docs/job-file.md and docs/operators.md, have a
+//! section for each.
 
 pub(super) const JOB: &[&str] = &[
     "name",
@@ -8,6 +9,7 @@ pub(super) const JOB: &[&str] = &[
     "max_attempts",
     "concurrent_batches",
     "on_batch_failure",
+    "remember",
     "tables",
     "streams",
     "outputs",
@@ -19,14 +21,37 @@ pub(super) const TEXT_FILE: &[&str] = &["path", "batch_lines"];
 pub(super) const TEXT_FILES: &[&str] = &["dir", "new_files_only", "remember", "files_per_batch"];
 pub(super) const QUEUE: &[&str] = &["files", "lines"];
 pub(super) const GENERATE: &[&str] = &["rate", "template", "seed"];
-pub(super) const UNION: &[&str] = &["with"];
-pub(super) const WINDOW: &[&str] = &["length", "slide"];
 pub(super) const PRINT: &[&str] = &["from", "rows"];
 pub(super) const SAVE: &[&str] = &["from", "path", "format", "files", "compression", "overwrite", "empty"];
 pub(super) const TABLE_OUTPUT: &[&str] = &["from", "name", "query"];
+pub(super) const FOREACH: &[&str] = &["from", "native", "args", "per"];
 
-/// The sections of a job file with their keys: the job's own ones, then those of each part, source, step and output.
-/// The keys of `reduce_by_key` beside `key`, and those of the steps that take columns, are the columns' names.
+// Steps, and parts of them that several have.
+pub(super) const NONE: &[&str] = &[];
+pub(super) const NATIVE: &[&str] = &["native", "args"];
+pub(super) const PARTITIONS: &[&str] = &["partitions"];
+pub(super) const KEY_AND_PARTITIONS: &[&str] = &["key", "partitions"];
+pub(super) const MAP_VALUES: &[&str] = &["key"];
+pub(super) const SAMPLE: &[&str] = &["fraction", "seed"];
+pub(super) const UNION: &[&str] = &["with"];
+pub(super) const REDUCE: &[&str] = &["function", "inverse"];
+pub(super) const REDUCE_BY_KEY: &[&str] = &["key", "function", "inverse", "partitions"];
+pub(super) const COMBINE_BY_KEY: &[&str] = &["key", "create", "merge_value", "merge_combiners", "partitions"];
+pub(super) const SORT_BY: &[&str] = &["by", "limit"];
+pub(super) const SORT_KEY: &[&str] = &["by", "order", "nulls"];
+pub(super) const TRANSFORM_WITH: &[&str] = &["with", "sql"];
+pub(super) const JOIN: &[&str] = &["with", "on", "partitions"];
+pub(super) const COGROUP: &[&str] = &["with", "key", "partitions"];
+pub(super) const WINDOW: &[&str] = &["length", "slide"];
+pub(super) const COUNT_BY_VALUE_AND_WINDOW: &[&str] = &["length", "slide", "partitions"];
+pub(super) const REDUCE_BY_WINDOW: &[&str] = &["length", "slide", "function", "inverse"];
+pub(super) const REDUCE_BY_KEY_AND_WINDOW: &[&str] =
+    &["key", "length", "slide", "function", "inverse", "filter", "partitions"];
+pub(super) const GROUP_BY_KEY_AND_WINDOW: &[&str] = &["key", "length", "slide", "partitions"];
+pub(super) const UPDATE_STATE_BY_KEY: &[&str] = &["key", "values", "state", "initial", "partitions"];
+pub(super) const MAP_WITH_STATE: &[&str] = &["key", "values", "state", "emit", "timeout", "initial", "partitions"];
+
+/// The sections of a job file with their keys: the job's own ones, then those of each part, source and output.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("The job", JOB),
     ("Tables", TABLE),
@@ -36,10 +61,48 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("text_files", TEXT_FILES),
     ("queue", QUEUE),
     ("generate", GENERATE),
-    ("union", UNION),
-    ("window", WINDOW),
-    ("reduce_by_key", &["key"]),
     ("print", PRINT),
     ("save", SAVE),
     ("table", TABLE_OUTPUT),
+    ("foreach", FOREACH),
+];
+
+/// The keys of each step. Steps that take columns have those, by name, beside them.
+pub const STEP_KEYS: &[(&str, &[&str])] = &[
+    ("map", NONE),
+    ("flat_map", NONE),
+    ("filter", NONE),
+    ("map_values", MAP_VALUES),
+    ("flat_map_values", MAP_VALUES),
+    ("sample", SAMPLE),
+    ("map_partitions", NATIVE),
+    ("glom", NONE),
+    ("union", UNION),
+    ("repartition", PARTITIONS),
+    ("partition_by", KEY_AND_PARTITIONS),
+    ("count", NONE),
+    ("count_by_value", PARTITIONS),
+    ("distinct", PARTITIONS),
+    ("reduce", &["function"]),
+    ("reduce_by_key", &["key", "function", "partitions"]),
+    ("aggregate", KEY_AND_PARTITIONS),
+    ("group_by_key", KEY_AND_PARTITIONS),
+    ("combine_by_key", COMBINE_BY_KEY),
+    ("sort_by", &["by", "limit", "order", "nulls"]),
+    ("transform", NONE),
+    ("transform_with", TRANSFORM_WITH),
+    ("join", JOIN),
+    ("left_outer_join", JOIN),
+    ("right_outer_join", JOIN),
+    ("full_outer_join", JOIN),
+    ("cogroup", COGROUP),
+    ("window", WINDOW),
+    ("count_by_window", WINDOW),
+    ("count_by_value_and_window", COUNT_BY_VALUE_AND_WINDOW),
+    ("reduce_by_window", REDUCE_BY_WINDOW),
+    ("reduce_by_key_and_window", REDUCE_BY_KEY_AND_WINDOW),
+    ("group_by_key_and_window", GROUP_BY_KEY_AND_WINDOW),
+    ("update_state_by_key", UPDATE_STATE_BY_KEY),
+    ("map_with_state", MAP_WITH_STATE),
+    ("state_snapshots", NONE),
 ];

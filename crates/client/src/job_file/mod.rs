@@ -5,9 +5,10 @@
 //!   text that is not YAML has one fault, because the meaning of the rest is not known.
 //! - `${NAME}` and `${NAME:-default}` are replaced in values, never in keys, after the YAML was parsed: a value cannot
 //!   change the file's structure. `$${` stands for `${`.
-//! - Expressions are SQL and not looked into here.
+//! - Expressions are SQL and not looked into here. Where one stands, `{native: name}` may stand too.
 
 mod document;
+mod functions;
 mod keys;
 mod outputs;
 mod reader;
@@ -24,7 +25,7 @@ use tidemill_dstream::{
 };
 
 use document::{Entry, Node};
-pub use keys::KEYS;
+pub use keys::{KEYS, STEP_KEYS};
 pub(crate) use outputs::PRINT_ROWS;
 use reader::{Reader, join};
 pub(crate) use sources::REMEMBER;
@@ -93,6 +94,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
     let policy = reader.optional(&settings, "on_batch_failure", |reader, node, path| {
         reader.choice(node, path, "policy", POLICIES)
     });
+    let remember = reader.optional(&settings, "remember", Reader::duration);
     let tables = match settings.get("tables") {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
@@ -115,6 +117,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             max_attempts: max_attempts?.unwrap_or(defaults.max_attempts),
             concurrent_batches: concurrent_batches?.unwrap_or(defaults.concurrent_batches),
             on_batch_failure: policy?.unwrap_or(defaults.on_batch_failure),
+            remember: remember?,
         },
         tables: tables?,
         streams: streams?,

@@ -1,8 +1,9 @@
 //! The `outputs` of a job.
 
-use tidemill_dstream::{Compression, FileFormat, Line, OutputDef, OutputKind, SaveOutput};
+use tidemill_dstream::{Compression, FileFormat, ForeachUnit, Line, OutputDef, OutputKind, SaveOutput};
 
 use super::document::Node;
+use super::functions::call;
 use super::keys;
 use super::reader::{Reader, join};
 use super::sources::each;
@@ -21,6 +22,9 @@ pub(super) const COMPRESSIONS: &[(&str, Compression)] = &[
     ("gzip", Compression::Gzip),
     ("zstd", Compression::Zstd),
 ];
+
+pub(super) const FOREACH_UNITS: &[(&str, ForeachUnit)] =
+    &[("batch", ForeachUnit::Batch), ("partition", ForeachUnit::Partition)];
 
 pub(super) fn outputs(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<OutputDef>> {
     if node.is_null() {
@@ -61,6 +65,21 @@ fn output(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<OutputDef>
                 OutputKind::Table {
                     name: name?,
                     query: query?,
+                },
+            )
+        }
+        "foreach" => {
+            let settings = reader.settings(node, &at, keys::FOREACH)?;
+            let from = reader.required_text(&settings, "from");
+            let function = call(reader, &settings);
+            let per = reader.optional(&settings, "per", |reader, node, path| {
+                reader.choice(node, path, "unit", FOREACH_UNITS)
+            });
+            (
+                from,
+                OutputKind::Foreach {
+                    function: function?,
+                    per: per?.unwrap_or(ForeachUnit::Batch),
                 },
             )
         }

@@ -42,6 +42,17 @@ impl<'n> Settings<'n> {
     pub(super) fn at(&self, key: &str) -> String {
         join(&self.path, key)
     }
+
+    /// The entries of which something is true, and all others.
+    pub(super) fn partition(self, is_true: impl FnMut(&&'n Entry) -> bool) -> (Self, Self) {
+        let (entries, others) = self.entries.into_iter().partition(is_true);
+        let others = Self {
+            path: self.path.clone(),
+            line: self.line,
+            entries: others,
+        };
+        (Self { entries, ..self }, others)
+    }
 }
 
 /// The path of a setting inside of another.
@@ -226,6 +237,18 @@ impl<'a> Reader<'a> {
     pub(super) fn number<T: TryFrom<u64> + std::fmt::Display>(&mut self, node: &Node, path: &str, max: T) -> Option<T> {
         let what = format!("a whole number up to {max}");
         self.parsed(node, path, &what, |text| T::try_from(text.parse::<u64>().ok()?).ok())
+    }
+
+    pub(super) fn decimal(&mut self, node: &Node, path: &str) -> Option<f64> {
+        self.parsed(node, path, "a number", |text| text.parse().ok())
+    }
+
+    /// What a scalar says, if it can be told; no faults are recorded.
+    pub(super) fn peek(&mut self, node: &Node) -> Option<String> {
+        match &node.data {
+            Data::Scalar(scalar) => self.substitution.apply(&scalar.text).ok(),
+            _ => None,
+        }
     }
 
     pub(super) fn boolean(&mut self, node: &Node, path: &str) -> Option<bool> {

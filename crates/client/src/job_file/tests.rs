@@ -1,4 +1,5 @@
 mod reading;
+mod steps;
 mod writing;
 
 use super::*;

@@ -1,21 +1,25 @@
 //! A job graph as a job file.
 
+mod functions;
+mod steps;
+
 use std::time::Duration;
 
+use functions::call;
 use tidemill_dstream::{
-    FailurePolicy, Function, JobGraph, JobOptions, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
-    SaveOutput, Source, StreamDef, StreamInput, TableDef,
+    FailurePolicy, ForeachUnit, JobGraph, JobOptions, OutputDef, OutputKind, QueueItem, SaveOutput, Source, StreamDef,
+    StreamInput, TableDef,
 };
 
-use super::outputs::{COMPRESSIONS, FILE_FORMATS};
+use super::outputs::{COMPRESSIONS, FILE_FORMATS, FOREACH_UNITS};
 use super::yaml::{Layout, Value, document};
 use super::{POLICIES, TABLE_FORMATS};
-use crate::columns::{is_plain_identifier, key_name};
 
 /// Writes a graph as a job file, which [`parse`](super::parse) reads as the same graph.
 ///
-/// Settings that have their default value are left out. The one graph without a file is one that has an aggregate
-/// named `key` in a `reduce_by_key`, where a job file has the keys; it is refused when it is read.
+/// Settings that have their default value are left out. The graphs without a file are those that have a column named
+/// `native`, or one that is named as a setting of its step beside which it stands: an aggregate named `key` in a
+/// `reduce_by_key`, where a job file has the keys.
 #[must_use]
 pub fn to_yaml(graph: &JobGraph) -> String {
     let mut entries = vec![
@@ -77,6 +81,7 @@ fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
     if options.on_batch_failure != FailurePolicy::Stop {
         entries.push(("on_batch_failure", word(POLICIES, &options.on_batch_failure)));
     }
+    entries.extend(options.remember.map(|remember| ("remember", duration(remember))));
 }
 
 fn table(table: &TableDef) -> Value {
@@ -93,10 +98,7 @@ fn stream(stream: &StreamDef) -> Value {
     };
     let mut entries = vec![(key.to_owned(), input)];
     if !stream.steps.is_empty() {
-        let steps = stream.steps.iter().map(|step| match &step.operator {
-            Operator::Count => Value::text("count"),
-            operator => Value::map([(operator.name(), step_settings(operator))]),
-        });
+        let steps = stream.steps.iter().map(|step| steps::step(&step.operator));
         entries.push(("steps".to_owned(), Value::List(steps.collect(), Layout::Block)));
     }
     Value::Map(entries, Layout::Block)
@@ -162,58 +164,6 @@ fn queue(items: &[QueueItem]) -> Value {
     }
 }
 
-fn expression(function: &Function) -> Value {
-    let Function::Expr(sql) = function;
-    Value::text(sql)
-}
-
-fn columns(columns: &[NamedFunction]) -> Vec<(String, Value)> {
-    columns
-        .iter()
-        .map(|column| (column.name.clone(), expression(&column.function)))
-        .collect()
-}
-
-fn step_settings(operator: &Operator) -> Value {
-    match operator {
-        Operator::Map { columns: list } | Operator::FlatMap { columns: list } => {
-            Value::Map(columns(list), Layout::Short)
-        }
-        Operator::Filter { predicate } => expression(predicate),
-        Operator::Union { with } => Value::map([("with", Value::list(with))]),
-        Operator::Window { length, slide } => {
-            let mut entries = vec![("length", duration(*length))];
-            entries.extend(slide.map(|slide| ("slide", duration(slide))));
-            Value::map(entries)
-        }
-        Operator::ReduceByKey { keys: list, aggregates } => {
-            let mut entries = vec![("key".to_owned(), keys(list))];
-            entries.extend(columns(aggregates));
-            Value::Map(entries, Layout::Short)
-        }
-        Operator::Reduce { aggregates } => Value::Map(columns(aggregates), Layout::Short),
-        Operator::Count => Value::map([]),
-        Operator::Transform { sql } => Value::text(sql),
-    }
-}
-
-fn keys(keys: &[NamedFunction]) -> Value {
-    let sql = |key: &NamedFunction| {
-        let Function::Expr(sql) = &key.function;
-        sql.clone()
-    };
-    match keys {
-        [key] if key_name(&sql(key)) == key.name => Value::Text(sql(key)),
-        keys if keys
-            .iter()
-            .all(|key| sql(key) == key.name && is_plain_identifier(&key.name)) =>
-        {
-            Value::list(keys.iter().map(|key| &key.name))
-        }
-        keys => Value::Map(columns(keys), Layout::Short),
-    }
-}
-
 fn output(output: &OutputDef) -> Value {
     let mut entries = vec![("from", Value::text(&output.from))];
     match &output.kind {
@@ -226,6 +176,12 @@ fn output(output: &OutputDef) -> Value {
         OutputKind::Table { name, query } => {
             entries.push(("name", Value::text(name)));
             entries.extend(query.as_ref().map(|query| ("query", Value::text(query))));
+        }
+        OutputKind::Foreach { function, per } => {
+            entries.extend(call(function));
+            if *per != ForeachUnit::Batch {
+                entries.push(("per", word(FOREACH_UNITS, per)));
+            }
         }
     }
     Value::map([(output.kind.name(), Value::map(entries))])

@@ -61,7 +61,7 @@ impl Value {
                 out.push('{');
                 for (index, (key, value)) in entries.iter().enumerate() {
                     out.push_str(if index > 0 { ", " } else { "" });
-                    write_text(key, out);
+                    write_key(key, out);
                     out.push_str(": ");
                     value.flow(out);
                 }
@@ -99,7 +99,7 @@ fn below(value: &Value, indent: usize, out: &mut String) {
             out.push('\n');
             for (key, value) in entries {
                 pad(indent + 2, out);
-                write_text(key, out);
+                write_key(key, out);
                 out.push(':');
                 below(value, indent + 2, out);
             }
@@ -142,6 +142,15 @@ fn pad(indent: usize, out: &mut String) {
 /// A text that is not a reference to a variable.
 fn escaped(text: &str) -> String {
     text.replace("${", "$${")
+}
+
+/// A key. Only readers of old YAML take `on` for a truth value.
+fn write_key(key: &str, out: &mut String) {
+    if key == "on" {
+        out.push_str(key);
+    } else {
+        write_text(key, out);
+    }
 }
 
 /// A plain scalar where that is safe anywhere, else one in double quotes.

@@ -326,6 +326,31 @@ fn check_call(call: &NativeCall, line: Line, path: &str, faults: &mut Faults) {
     }
 }
 
+/// Checks that snapshots are of a state: their stream is from one that ends with `map_with_state`.
+pub(super) fn check_snapshots(graph: &JobGraph, names: &Names<'_>, faults: &mut Faults) {
+    for stream in &graph.streams {
+        for (index, step) in stream.steps.iter().enumerate() {
+            if !matches!(step.operator, Operator::StateSnapshots) {
+                continue;
+            }
+            let parent = match &stream.input {
+                StreamInput::From(parent) if index == 0 => match names.get(parent) {
+                    Some(parent) => graph.streams[parent].steps.last(),
+                    // Reported as unknown.
+                    None => continue,
+                },
+                _ => None,
+            };
+            if !parent.is_some_and(|last| matches!(last.operator, Operator::MapWithState(_))) {
+                let path = format!("streams.{}.steps[{index}].{}", stream.name, step.operator.name());
+                let message = "there is no state here to look at";
+                let hint = "it is the first step of a stream from one that ends with map_with_state";
+                faults.hinted(step.line, path, message, hint);
+            }
+        }
+    }
+}
+
 /// Checks windows against the slides of what they look at, and that united streams slide alike. Streams whose parents
 /// are unknown or in a cycle are passed over.
 pub(super) fn check_slides(graph: &JobGraph, names: &Names<'_>, order: &Order, faults: &mut Faults) {

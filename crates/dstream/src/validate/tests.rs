@@ -365,6 +365,44 @@ fn united_streams_slide_alike() {
 }
 
 #[test]
+fn snapshots_are_of_a_state() {
+    let state = || {
+        Operator::MapWithState(crate::MapWithState {
+            keys: vec![column("value", "value")],
+            values: vec![],
+            state: crate::StateFunction::Columns(vec![column("n", "1")]),
+            emit: vec![],
+            timeout: None,
+            initial: None,
+            partitions: None,
+        })
+    };
+    let snapshots = || Operator::StateSnapshots;
+    let sound = job([
+        from("states", "lines", [state()]),
+        from("all", "states", [snapshots(), Operator::Count]),
+    ]);
+    assert!(sound.validate().is_ok());
+    for (place, streams) in [
+        (0, vec![from("all", "lines", [snapshots()])]),
+        (1, vec![from("all", "lines", [state(), snapshots()])]),
+        (
+            0,
+            vec![
+                from("states", "lines", [state(), Operator::Count]),
+                from("all", "states", [snapshots()]),
+            ],
+        ),
+    ] {
+        let expected = format!(
+            "streams.all.steps[{place}].state_snapshots: there is no state here to look at (it is the first step of a \
+             stream from one that ends with map_with_state)"
+        );
+        assert_fault(&job(streams), &expected);
+    }
+}
+
+#[test]
 fn steps_need_their_columns() {
     let graph = job([from(
         "a",

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_dstream::{Diagnostic, Function};
 
 use super::diagnose::Place;
+use super::native::unregistered;
 use crate::error;
 
 /// Bytes of one expression or query.
@@ -77,7 +78,10 @@ impl<'a> Scope<'a> {
     }
 
     fn parse(&self, function: &Function, place: &Place) -> Result<Expr, Diagnostic> {
-        let Function::Expr(sql) = function;
+        let sql = match function {
+            Function::Expr(sql) => sql,
+            Function::Native(call) => return Err(unregistered(call, &[], place)),
+        };
         check_size(sql, place)?;
         let parsed = self.state.create_logical_expr(sql, &self.columns);
         if let Err(error) = &parsed

@@ -12,6 +12,7 @@ mod diagnose;
 mod explain;
 mod expressions;
 mod leaf;
+mod native;
 mod planner;
 mod readers;
 mod sql;

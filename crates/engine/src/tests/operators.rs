@@ -108,10 +108,8 @@ fn reduce_by_key_computes_scalars_over_aggregates() {
 
 #[test]
 fn reduce_gives_one_record_and_none_for_an_empty_batch() {
-    let reduce = Operator::Reduce {
-        aggregates: columns(&[("longest", "max(length(value))"), ("n", "count(*) + 0")]),
-    };
-    let graph = job(vec![source("lines", vec![reduce])], vec![table("lines")]);
+    let step = reduce(&[("longest", "max(length(value))"), ("n", "count(*) + 0")]);
+    let graph = job(vec![source("lines", vec![step])], vec![table("lines")]);
     check(
         &graph,
         "lines",

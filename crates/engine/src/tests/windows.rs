@@ -159,10 +159,8 @@ fn panes_equal_an_aggregate_of_the_raw_window() {
 
 #[test]
 fn global_aggregates_have_panes_too() {
-    let reduce = Operator::Reduce {
-        aggregates: columns(&[("sum", "sum(n)"), ("n", "count(*)")]),
-    };
-    let graph = job(aggregated(vec![window(3, None), reduce]), vec![table("out")]);
+    let step = reduce(&[("sum", "sum(n)"), ("n", "count(*)")]);
+    let graph = job(aggregated(vec![window(3, None), step]), vec![table("out")]);
     assert!(has_panes(&graph));
     compare(&graph, |i| {
         let rows = naive(i, 3);
@@ -288,12 +286,7 @@ fn a_window_of_a_sliding_window_goes_by_its_slides() {
             from(
                 "out",
                 "pairs",
-                vec![
-                    window(4, Some(4)),
-                    Operator::Reduce {
-                        aggregates: columns(&[("max", "max(count)"), ("n", "count(*)")]),
-                    },
-                ],
+                vec![window(4, Some(4)), reduce(&[("max", "max(count)"), ("n", "count(*)")])],
             ),
         ],
         vec![table("out")],

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tidemill_dstream::{
-    Compression, FailurePolicy, FileFormat, JobGraph, JobOptions, Line, OutputDef, OutputKind, SaveOutput, StreamDef,
-    StreamInput, TableDef, TableFormat,
+    Compression, FailurePolicy, FileFormat, ForeachUnit, JobGraph, JobOptions, Line, OutputDef, OutputKind, SaveOutput,
+    StreamDef, StreamInput, TableDef, TableFormat,
 };
 
+use super::function::call;
 use super::{Error, each, every, required, to_millis};
 use crate::plan;
 
@@ -55,6 +56,7 @@ impl From<&JobOptions> for plan::JobOptions {
             max_attempts: options.max_attempts,
             concurrent_batches: options.concurrent_batches,
             on_batch_failure: policy.into(),
+            remember_ms: options.remember.map(to_millis),
         }
     }
 }
@@ -75,6 +77,7 @@ impl TryFrom<plan::JobOptions> for JobOptions {
                     return Err(Error::unknown("on_batch_failure", options.on_batch_failure));
                 }
             },
+            remember: options.remember_ms.map(Duration::from_millis),
         })
     }
 }
@@ -190,6 +193,16 @@ impl From<&OutputKind> for plan::OutputKind {
                 name: name.clone(),
                 query: query.clone(),
             }),
+            OutputKind::Foreach { function, per } => {
+                let per = match per {
+                    ForeachUnit::Batch => plan::ForeachUnit::Batch,
+                    ForeachUnit::Partition => plan::ForeachUnit::Partition,
+                };
+                Kind::Foreach(plan::Foreach {
+                    function: Some(function.into()),
+                    per: per.into(),
+                })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -206,6 +219,14 @@ impl TryFrom<plan::OutputKind> for OutputKind {
             Kind::Table(table) => Self::Table {
                 name: table.name,
                 query: table.query,
+            },
+            Kind::Foreach(foreach) => Self::Foreach {
+                per: match foreach.per() {
+                    plan::ForeachUnit::Batch => ForeachUnit::Batch,
+                    plan::ForeachUnit::Partition => ForeachUnit::Partition,
+                    plan::ForeachUnit::Unspecified => return Err(Error::unknown("foreach.per", foreach.per)),
+                },
+                function: call("foreach.function", foreach.function)?,
             },
         })
     }

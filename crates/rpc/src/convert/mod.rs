@@ -7,6 +7,7 @@
 
 mod diagnostic;
 mod failure;
+mod function;
 mod graph;
 mod input;
 mod operator;

@@ -9,15 +9,20 @@ use tidemill_dstream::plan::{
     StreamPlan,
 };
 use tidemill_dstream::{
-    Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, Function, GenerateSource,
-    InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind, QueueItem, SaveOutput,
-    SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat, TextFileSource, TextFilesSource,
+    Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, ForeachUnit, Function,
+    GenerateSource, InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
+    Reduction, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat,
+    TextFileSource, TextFilesSource,
 };
 use tidemill_types::{
     BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId, StageId, StreamId,
     TaskFailure,
 };
 use tonic::{Code, Status};
+
+mod operators;
+
+use operators::{call, operator, partitions};
 
 use super::*;
 use crate::{driver, plan};
@@ -43,31 +48,6 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 fn line() -> impl Strategy<Value = Line> {
     option::of(any::<u32>()).prop_map(Line)
-}
-
-fn named() -> impl Strategy<Value = NamedFunction> {
-    (text(), text(), line()).prop_map(|(name, sql, line)| NamedFunction {
-        name,
-        function: Function::Expr(sql),
-        line,
-    })
-}
-
-fn operator() -> impl Strategy<Value = Operator> {
-    let columns = || vec(named(), 0..3);
-    prop_oneof![
-        columns().prop_map(|columns| Operator::Map { columns }),
-        columns().prop_map(|columns| Operator::FlatMap { columns }),
-        text().prop_map(|sql| Operator::Filter {
-            predicate: Function::Expr(sql)
-        }),
-        vec(text(), 0..3).prop_map(|with| Operator::Union { with }),
-        (duration(), option::of(duration())).prop_map(|(length, slide)| Operator::Window { length, slide }),
-        (columns(), columns()).prop_map(|(keys, aggregates)| Operator::ReduceByKey { keys, aggregates }),
-        columns().prop_map(|aggregates| Operator::Reduce { aggregates }),
-        Just(Operator::Count),
-        text().prop_map(|sql| Operator::Transform { sql }),
-    ]
 }
 
 fn source() -> impl Strategy<Value = Source> {
@@ -144,6 +124,11 @@ fn output_kind() -> impl Strategy<Value = OutputKind> {
                 })
             ),
         (text(), option::of(text())).prop_map(|(name, query)| OutputKind::Table { name, query }),
+        (
+            call(),
+            prop_oneof![Just(ForeachUnit::Batch), Just(ForeachUnit::Partition)]
+        )
+            .prop_map(|(function, per)| OutputKind::Foreach { function, per }),
     ]
 }
 
@@ -166,15 +151,16 @@ fn table() -> impl Strategy<Value = TableDef> {
 
 fn options() -> impl Strategy<Value = JobOptions> {
     let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
-    (option::of(any::<u32>()), any::<[u32; 3]>(), policy).prop_map(|(partitions, numbers, on_batch_failure)| {
-        JobOptions {
+    (partitions(), any::<[u32; 3]>(), policy, option::of(duration())).prop_map(
+        |(partitions, numbers, on_batch_failure, remember)| JobOptions {
             partitions,
             weight: numbers[0],
             max_attempts: numbers[1],
             concurrent_batches: numbers[2],
             on_batch_failure,
-        }
-    })
+            remember,
+        },
+    )
 }
 
 fn graph() -> impl Strategy<Value = JobGraph> {
@@ -321,7 +307,7 @@ fn input_items() -> Vec<InputItem> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_graph_survives_the_wire(graph in graph()) {
@@ -403,6 +389,52 @@ fn what_is_missing_or_unspecified_is_named() {
         OutputKind::try_from(save).unwrap_err().to_string(),
         "save.format: 9 is not a known value"
     );
+    let foreach = plan::OutputKind {
+        kind: Some(plan::output_kind::Kind::Foreach(plan::Foreach {
+            function: None,
+            per: 2,
+        })),
+    };
+    assert_eq!(
+        OutputKind::try_from(foreach).unwrap_err().to_string(),
+        "foreach.function: missing, or of a later version"
+    );
+    for (operator, expected) in [
+        (
+            plan::step::Operator::Join(plan::Join::default()),
+            "join.kind: 0 is not a known value",
+        ),
+        (
+            plan::step::Operator::SortBy(plan::SortBy {
+                keys: vec![plan::SortKey::default()],
+                limit: None,
+            }),
+            "sort_by.keys[0].function: missing, or of a later version",
+        ),
+        (
+            plan::step::Operator::ReduceByWindow(plan::ReduceByWindow {
+                binary: Some(plan::BinaryReduction {
+                    columns: vec![plan::NamedFunction::default()],
+                    inverse: vec![],
+                }),
+                ..Default::default()
+            }),
+            "reduce_by_window.binary.columns[0].function: missing, or of a later version",
+        ),
+        (
+            plan::step::Operator::MapWithState(plan::MapWithState {
+                state: Some(plan::StateFunction::default()),
+                ..Default::default()
+            }),
+            "map_with_state.state.kind: missing, or of a later version",
+        ),
+    ] {
+        let step = plan::Step {
+            operator: Some(operator),
+            line: None,
+        };
+        assert_eq!(Step::try_from(step).unwrap_err().to_string(), expected);
+    }
     let socket = plan::Source {
         source: Some(plan::source::Source::SocketText(plan::SocketText {
             port: 65536,
@@ -437,6 +469,33 @@ fn what_is_missing_or_unspecified_is_named() {
     assert_eq!(
         input_item(JobId(1), item).unwrap_err().to_string(),
         "file: names neither the whole file, nor bytes, nor lines alone"
+    );
+}
+
+#[test]
+fn steps_of_the_first_version_still_mean_the_same() {
+    let step = |bytes: &[u8]| Step::try_from(plan::Step::decode(bytes).unwrap()).unwrap().operator;
+    let column = |name: &str, sql: &str| NamedFunction {
+        name: name.into(),
+        function: Function::expr(sql),
+        line: Line(None),
+    };
+    // reduce_by_key = 6 {keys = 1 {name = 1, function = 2 {expr = 1}}, aggregates = 2}
+    let reduce = b"\x32\x16\x0a\x08\x0a\x01k\x12\x03\x0a\x01u\x12\x0a\x0a\x01n\x12\x05\x0a\x03f()";
+    assert_eq!(
+        step(reduce),
+        Operator::ReduceByKey {
+            keys: vec![column("k", "u")],
+            reduction: Reduction::Aggregates(vec![column("n", "f()")]),
+            partitions: None
+        }
+    );
+    // transform = 9 {sql = 1}
+    assert_eq!(
+        step(b"\x4a\x03\x0a\x01s"),
+        Operator::Transform {
+            function: Function::expr("s")
+        }
     );
 }
 

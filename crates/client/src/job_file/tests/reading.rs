@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use tidemill_dstream::{
-    Compression, FileFormat, Function, GenerateSource, NamedFunction, Operator, OutputKind, QueueItem, SaveOutput,
-    SocketTextSource, Source, TextFileSource, TextFilesSource,
+    Compression, FileFormat, ForeachUnit, Function, GenerateSource, NamedFunction, NativeCall, Operator, OutputKind,
+    QueueItem, Reduction, SaveOutput, SocketTextSource, Source, TextFileSource, TextFilesSource,
 };
 
 use super::*;
@@ -27,7 +27,7 @@ outputs:
 ";
 
 /// A job whose stream `lines` has these steps.
-fn with_steps(steps: &str) -> String {
+pub(super) fn with_steps(steps: &str) -> String {
     format!(
         "name: a\nbatch_interval: 1s\nstreams:\n  lines:\n    source: {{queue: {{lines: [[a]]}}}}\n    steps:\n{steps}\n\
          outputs: [print: {{from: lines}}]\n"
@@ -41,7 +41,7 @@ fn with_source(source: &str) -> String {
     )
 }
 
-fn operators(steps: &str) -> Vec<Operator> {
+pub(super) fn operators(steps: &str) -> Vec<Operator> {
     read(&with_steps(steps)).streams[0]
         .steps
         .iter()
@@ -56,7 +56,7 @@ fn source(text: &str) -> Source {
     }
 }
 
-fn column(name: &str, sql: &str) -> NamedFunction {
+pub(super) fn column(name: &str, sql: &str) -> NamedFunction {
     NamedFunction {
         name: name.into(),
         function: Function::expr(sql),
@@ -99,7 +99,8 @@ fn the_hashtags_job_reads_with_its_lines() {
         graph.streams[1].steps[3].operator,
         Operator::ReduceByKey {
             keys: vec![column("tag", "tag")],
-            aggregates: vec![column("count", "count(*)")]
+            reduction: Reduction::Aggregates(vec![column("count", "count(*)")]),
+            partitions: None
         }
     );
 }
@@ -108,7 +109,7 @@ fn the_hashtags_job_reads_with_its_lines() {
 fn settings_of_the_job_and_of_tables_read() {
     let graph = read(
         "name: a\nbatch_interval: 1m 30s\npartitions: 8\nweight: 2\nmax_attempts: 3\nconcurrent_batches: 4\n\
-         on_batch_failure: skip\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
+         on_batch_failure: skip\nremember: 5m\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
          streams: {lines: {source: {text_file: {path: a.txt}}}}\noutputs: [{print: {from: lines}}]\n",
     );
     assert_eq!(graph.batch_interval, Duration::from_secs(90));
@@ -119,7 +120,8 @@ fn settings_of_the_job_and_of_tables_read() {
             weight: 2,
             max_attempts: 3,
             concurrent_batches: 4,
-            on_batch_failure: FailurePolicy::Skip
+            on_batch_failure: FailurePolicy::Skip,
+            remember: Some(Duration::from_secs(300))
         }
     );
     let table = &graph.tables[0];
@@ -219,7 +221,7 @@ fn every_step_reads_in_all_its_forms() {
     assert_eq!(
         operators("    - reduce: {n: count(*), longest: max(value)}"),
         [Operator::Reduce {
-            aggregates: vec![column("n", "count(*)"), column("longest", "max(value)")]
+            reduction: Reduction::Aggregates(vec![column("n", "count(*)"), column("longest", "max(value)")])
         }]
     );
     assert_eq!(
@@ -229,7 +231,7 @@ fn every_step_reads_in_all_its_forms() {
     assert_eq!(
         operators("    - transform: SELECT * FROM input"),
         [Operator::Transform {
-            sql: "SELECT * FROM input".into()
+            function: Function::expr("SELECT * FROM input")
         }]
     );
 }
@@ -275,7 +277,8 @@ fn keys_are_a_column_an_expression_a_list_or_named() {
 fn every_output_reads_with_its_defaults_and_without() {
     let text = "name: a\nbatch_interval: 1s\nstreams: {a: {source: {text_file: {path: a}}}}\noutputs:\n  \
                 - save: {from: a, path: out}\n  - save: {from: a, path: b, format: json, files: 2, compression: zstd, \
-                overwrite: true, empty: true}\n  - table: {from: a, name: t}\n  - print: {from: a, rows: 3}\n";
+                overwrite: true, empty: true}\n  - table: {from: a, name: t}\n  - print: {from: a, rows: 3}\n  - foreach: \
+                {from: a, native: f}\n  - foreach: {from: a, native: f, args: [x, y], per: partition}\n";
     let kinds: Vec<_> = read(text).outputs.into_iter().map(|output| output.kind).collect();
     let save = SaveOutput {
         path: "out".into(),
@@ -303,6 +306,14 @@ fn every_output_reads_with_its_defaults_and_without() {
                 query: None
             },
             OutputKind::Print { rows: 3 },
+            OutputKind::Foreach {
+                function: NativeCall::new("f"),
+                per: ForeachUnit::Batch
+            },
+            OutputKind::Foreach {
+                function: NativeCall::new("f").args(["x", "y"]),
+                per: ForeachUnit::Partition
+            },
         ]
     );
 }
@@ -374,7 +385,7 @@ outputs:
         [
             "line 1: nme: unknown key `nme` (did you mean `name`?)",
             "line 3: accumulators: unknown key `accumulators` (known: name, batch_interval, partitions, weight, \
-             max_attempts, concurrent_batches, on_batch_failure, tables, streams, outputs)",
+             max_attempts, concurrent_batches, on_batch_failure, remember, tables, streams, outputs)",
             "line 1: `name` is missing",
             "line 2: batch_interval: `10` has no unit (write 10s for seconds, 10ms for milliseconds)",
             "line 6: streams.tweets.source.socket_txt: unknown source `socket_txt` (did you mean `socket_text`?)",
@@ -387,8 +398,12 @@ outputs:
              `soon` (expected number at 0)",
             "line 13: streams.more.steps[3].map.y): expected an expression, found nothing (an expression with a comma \
              or a brace has to stand in quotes)",
-            "line 14: streams.more.steps[4]: unknown step `accumulate` (known: map, flat_map, filter, union, window, \
-             reduce_by_key, reduce, count, transform)",
+            "line 14: streams.more.steps[4]: unknown step `accumulate` (known: map, flat_map, filter, map_values, \
+             flat_map_values, sample, map_partitions, glom, union, repartition, partition_by, count, count_by_value, \
+             distinct, reduce, reduce_by_key, aggregate, group_by_key, combine_by_key, sort_by, transform, \
+             transform_with, join, left_outer_join, right_outer_join, full_outer_join, cogroup, window, \
+             count_by_window, count_by_value_and_window, reduce_by_window, reduce_by_key_and_window, \
+             group_by_key_and_window, update_state_by_key, map_with_state, state_snapshots)",
             "line 15: streams.more.steps[5].filter: `filter` stands here without its settings (write `filter: ...`)",
             "line 16: streams.both: a stream has a source or comes from another stream, not both",
             "line 17: streams.none: the stream has no input (give it `source: {...}` or `from: another stream`)",

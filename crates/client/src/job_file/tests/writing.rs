@@ -1,11 +1,14 @@
+mod operators;
+
 use std::time::Duration;
 
+use operators::{call, operator};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    Compression, FileFormat, Function, GenerateSource, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
-    SaveOutput, SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
+    Compression, FileFormat, ForeachUnit, GenerateSource, OutputDef, OutputKind, QueueItem, SaveOutput,
+    SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
 };
 
 use super::super::*;
@@ -36,45 +39,6 @@ fn text() -> impl Strategy<Value = String> {
 
 fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![any::<u32>(), 0u32..100_000].prop_map(|ms| Duration::from_millis(ms.into()))
-}
-
-fn columns() -> impl Strategy<Value = Vec<NamedFunction>> {
-    // Keys of one mapping.
-    let keyed = proptest::collection::btree_map(text().prop_filter("is for keys", |name| name != "key"), text(), 0..4);
-    keyed.prop_map(|columns| columns.into_iter().map(|(name, sql)| named(name, sql)).collect())
-}
-
-fn named(name: String, sql: String) -> NamedFunction {
-    NamedFunction {
-        name,
-        function: Function::Expr(sql),
-        line: Line(None),
-    }
-}
-
-fn keys() -> impl Strategy<Value = Vec<NamedFunction>> {
-    prop_oneof![
-        "[a-z_]{1,6}".prop_map(|name| vec![named(name.clone(), name)]),
-        text().prop_map(|sql| vec![named("key".into(), sql)]),
-        vec("[a-z_]{1,6}".prop_map(|name| named(name.clone(), name)), 0..3),
-        columns(),
-    ]
-}
-
-fn operator() -> impl Strategy<Value = Operator> {
-    prop_oneof![
-        columns().prop_map(|columns| Operator::Map { columns }),
-        columns().prop_map(|columns| Operator::FlatMap { columns }),
-        text().prop_map(|sql| Operator::Filter {
-            predicate: Function::Expr(sql)
-        }),
-        vec(text(), 0..3).prop_map(|with| Operator::Union { with }),
-        (duration(), option::of(duration())).prop_map(|(length, slide)| Operator::Window { length, slide }),
-        (keys(), columns()).prop_map(|(keys, aggregates)| Operator::ReduceByKey { keys, aggregates }),
-        columns().prop_map(|aggregates| Operator::Reduce { aggregates }),
-        Just(Operator::Count),
-        text().prop_map(|sql| Operator::Transform { sql }),
-    ]
 }
 
 fn source() -> impl Strategy<Value = Source> {
@@ -137,6 +101,11 @@ fn output() -> impl Strategy<Value = OutputDef> {
                 })
             ),
         (text(), option::of(text())).prop_map(|(name, query)| OutputKind::Table { name, query }),
+        (
+            call(),
+            prop_oneof![Just(ForeachUnit::Batch), Just(ForeachUnit::Partition)]
+        )
+            .prop_map(|(function, per)| OutputKind::Foreach { function, per }),
     ];
     (text(), kind).prop_map(|(from, kind)| OutputDef {
         from,
@@ -183,13 +152,19 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         streams.into_iter().map(define).collect()
     });
     let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
-    let options =
-        (option::of(any::<u32>()), any::<[u8; 3]>(), policy).prop_map(|(partitions, numbers, policy)| JobOptions {
+    let options = (
+        option::of(any::<u32>()),
+        any::<[u8; 3]>(),
+        policy,
+        option::of(duration()),
+    )
+        .prop_map(|(partitions, numbers, policy, remember)| JobOptions {
             partitions,
             weight: numbers[0].into(),
             max_attempts: numbers[1].into(),
             concurrent_batches: numbers[2].into(),
             on_batch_failure: policy,
+            remember,
         });
     (text(), duration(), options, tables, streams, vec(output(), 0..4)).prop_map(
         |(name, batch_interval, options, tables, streams, outputs)| JobGraph {
@@ -204,7 +179,7 @@ fn graph() -> impl Strategy<Value = JobGraph> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn what_is_written_reads_as_the_same_graph_and_is_written_the_same(graph in graph()) {
@@ -233,7 +208,32 @@ streams:
       - filter: \"tag LIKE '#%'\"
       - reduce_by_key: {key: tag, count: count(*)}
       - count
+      - map_values: {key: tag, twice: count * 2}
+      - map: {value: {native: clean, args: [value, \"'x'\"]}}
+      - sample: 0.1
+      - sample: {fraction: 0.5, seed: 7}
+      - distinct
+      - distinct: {partitions: 4}
+      - repartition: 8
+      - partition_by: tag
+      - partition_by: {key: [tag, user], partitions: 8}
+      - group_by_key: tag
+      - reduce_by_key: {key: tag, function: \"a + b\", partitions: 4}
+      - reduce_by_window: {length: 20s, slide: 10s, function: \"a + b\", inverse: a - b}
+      - sort_by: count DESC
+      - sort_by: {by: [count DESC NULLS LAST, tag], limit: 10}
+      - join: {with: tweets, on: tag}
+      - left_outer_join: {with: tweets, on: {tag: value}, partitions: 2}
+      - cogroup: {with: tweets, key: tag}
+      - transform_with: {with: tweets, sql: SELECT * FROM tweets}
+      - map_with_state:
+          key: user
+          values: {n: count(*)}
+          state: {total: \"coalesce(total, 0) + n\"}
+          emit: {user: user, total: total, gone: timing_out}
+          timeout: 30s
 outputs:
+  - foreach: {from: hashtags, native: post, per: partition}
   - table: {from: hashtags, name: tweets}
   - print: {from: hashtags}
   - save:

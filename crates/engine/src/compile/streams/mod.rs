@@ -5,6 +5,7 @@
 //! read as a whole: below a window, and below a transform, whose SQL may read its input more than once.
 
 mod outputs;
+mod state;
 mod window;
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{Diagnostic, JobGraph, Line, Operator, OutputKind, Step, StreamDef, StreamInput};
+use tidemill_dstream::{
+    Diagnostic, Function, JobGraph, Line, Operator, OutputKind, Reduction, Step, StreamDef, StreamInput,
+};
 use tidemill_types::{OutputId, StreamId};
 
 use self::window::slide_of;
@@ -137,8 +140,10 @@ impl<'a> Elaborator<'a> {
         }
         for step in &stream.steps {
             match &step.operator {
-                Operator::Union { with } => names.extend(with.iter().cloned()),
-                Operator::Transform { sql } => {
+                Operator::Transform {
+                    function: Function::Expr(sql),
+                }
+                | Operator::TransformWith { sql, .. } => {
                     let relations = sql::relations(sql, self.state);
                     names.extend(
                         relations
@@ -148,6 +153,7 @@ impl<'a> Elaborator<'a> {
                 }
                 _ => {}
             }
+            names.extend(step.operator.streams().iter().cloned());
         }
         names
     }
@@ -169,7 +175,15 @@ impl<'a> Elaborator<'a> {
         for (i, step) in stream.steps.iter().enumerate() {
             let at = format!("streams.{}.steps[{i}].{}", stream.name, step.operator.name());
             let place = Place::new(at, Line(step.line.0.or(stream.line.0)));
-            plan = self.step(stream, i, step, plan, &place).await?;
+            match step.operator.expand() {
+                None => plan = self.step(stream, i, step, plan, &place).await?,
+                Some(operators) => {
+                    for operator in operators {
+                        let line = step.line;
+                        plan = self.step(stream, i, &Step { operator, line }, plan, &place).await?;
+                    }
+                }
+            }
         }
         Ok(Some(self.push(&stream.name, place, plan)))
     }
@@ -193,19 +207,31 @@ impl<'a> Elaborator<'a> {
                 let others = others.collect::<Result<_, Vec<Diagnostic>>>()?;
                 builder.union(input, others)
             }
-            Operator::ReduceByKey { keys, aggregates } => builder.reduce_by_key(input, keys, aggregates),
-            Operator::Reduce { aggregates } => builder.reduce(input, aggregates),
+            Operator::ReduceByKey {
+                keys,
+                reduction: Reduction::Aggregates(aggregates),
+                partitions: None,
+            } => builder.reduce_by_key(input, keys, aggregates),
+            Operator::Reduce {
+                reduction: Reduction::Aggregates(aggregates),
+            } => builder.reduce(input, aggregates),
             Operator::Count => builder.count(input),
             Operator::Window { length, slide } => {
                 let (node, _) = self.split(stream, index, input, place);
                 self.window(node, *length, *slide, &stream.name, place)
                     .map_err(|fault| vec![fault])
             }
-            Operator::Transform { sql } => {
+            Operator::Transform {
+                function: Function::Expr(sql),
+            } => {
                 let (_, leaf) = self.split(stream, index, input, place);
                 let relations = self.relations(&stream.name, leaf);
                 sql::plan(sql, &relations, state, place).await
             }
+            Operator::UpdateStateByKey(_) | Operator::MapWithState(_) | Operator::StateSnapshots => {
+                self.keyed_state(stream, index, step, input, place)
+            }
+            other => Err(vec![place.diagnostic(format!("{} is not supported yet", other.name()))]),
         }
     }
 

@@ -6,6 +6,7 @@ use tidemill_types::OutputId;
 use super::Elaborator;
 use crate::compile::diagnose::Place;
 use crate::compile::leaf::Leaf;
+use crate::compile::native::unregistered;
 use crate::compile::sql;
 
 impl Elaborator<'_> {
@@ -45,6 +46,7 @@ impl Elaborator<'_> {
                 self.nodes[node.0].outputs.push(id);
                 self.nodes[node.0].files = save.files;
             }
+            OutputKind::Foreach { function, .. } => return Err(vec![unregistered(function, &[], &place)]),
             OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {
                 let leaf = self.leaf(node);
                 let node = match leaf.leaf {

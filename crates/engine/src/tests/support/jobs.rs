@@ -6,8 +6,8 @@ use std::time::Duration;
 use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tidemill_dstream::{
-    Diagnostics, Function, JobGraph, Line, NamedFunction, Operator, OutputDef, OutputKind, Source, Step, StreamDef,
-    StreamInput,
+    Diagnostics, Function, JobGraph, Line, NamedFunction, Operator, OutputDef, OutputKind, Reduction, Source, Step,
+    StreamDef, StreamInput,
 };
 
 use crate::{CompileOptions, CompiledJob, TableData, compile};
@@ -76,7 +76,14 @@ pub(crate) fn filter(sql: &str) -> Operator {
 pub(crate) fn reduce_by_key(keys: &[(&str, &str)], aggregates: &[(&str, &str)]) -> Operator {
     Operator::ReduceByKey {
         keys: columns(keys),
-        aggregates: columns(aggregates),
+        reduction: Reduction::Aggregates(columns(aggregates)),
+        partitions: None,
+    }
+}
+
+pub(crate) fn reduce(aggregates: &[(&str, &str)]) -> Operator {
+    Operator::Reduce {
+        reduction: Reduction::Aggregates(columns(aggregates)),
     }
 }
 
@@ -88,7 +95,9 @@ pub(crate) fn window(length: u64, slide: Option<u64>) -> Operator {
 }
 
 pub(crate) fn transform(sql: &str) -> Operator {
-    Operator::Transform { sql: sql.to_owned() }
+    Operator::Transform {
+        function: Function::expr(sql),
+    }
 }
 
 pub(crate) fn output(from: &str, kind: OutputKind) -> OutputDef {

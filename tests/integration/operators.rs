@@ -1,0 +1,216 @@
+//! The reference of operators: every example in docs/operators.md gives the rows that stand below it, as a job file and
+//! in Rust.
+
+mod examples;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use examples::EXAMPLES;
+use tidemill_client::StreamingContext;
+use tidemill_client::job_file::{ParseOptions, parse};
+use tidemill_dstream::{JobGraph, Operator};
+use tidemill_local::LocalCluster;
+use tidemill_testkit::{Batch, config};
+
+use crate::support::outcome;
+
+/// Examples of operators that jobs can describe and that are not compiled yet. One that runs has to leave the list.
+const PENDING: &[&str] = &[
+    "aggregate",
+    "aggregate_2",
+    "cogroup",
+    "combine_by_key",
+    "count_by_value",
+    "count_by_value_and_window",
+    "distinct",
+    "flat_map_values",
+    "full_outer_join",
+    "glom",
+    "group_by_key",
+    "group_by_key_and_window",
+    "join",
+    "left_outer_join",
+    "map_partitions",
+    "map_values",
+    "map_with_state",
+    "partition_by",
+    "reduce_2",
+    "reduce_by_key_2",
+    "reduce_by_key_and_window_2",
+    "repartition",
+    "right_outer_join",
+    "sample",
+    "sort_by",
+    "sort_by_2",
+    "state_snapshots",
+    "transform_with",
+    "update_state_by_key",
+    "update_state_by_key_2",
+];
+
+/// A job with what it prints.
+struct Documented {
+    yaml: String,
+    rows: String,
+    rust: String,
+}
+
+fn reference() -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operators.md");
+    Ok(std::fs::read_to_string(path)?)
+}
+
+/// The examples of the reference by their names: the operator's, and with `_2` for its second one.
+fn documented() -> Result<BTreeMap<String, Documented>> {
+    let reference = reference()?;
+    let mut examples = BTreeMap::new();
+    for section in reference.split("\n### ").skip(1) {
+        let (operator, text) = section.split_once('\n').context("a section has a text")?;
+        let jobs = code(text, "yaml");
+        let (rows, rust) = (code(text, "text"), code(text, "rust"));
+        assert!(!jobs.is_empty(), "{operator} has no example");
+        assert_eq!(
+            (jobs.len(), jobs.len()),
+            (rows.len(), rust.len()),
+            "{operator} has jobs without rows or without Rust"
+        );
+        for (place, ((yaml, rows), rust)) in jobs.into_iter().zip(rows).zip(rust).enumerate() {
+            let name = match place {
+                0 => operator.to_owned(),
+                place => format!("{operator}_{}", place + 1),
+            };
+            examples.insert(name, Documented { yaml, rows, rust });
+        }
+    }
+    Ok(examples)
+}
+
+/// The blocks of a language, up to the next heading.
+fn code(text: &str, language: &str) -> Vec<String> {
+    let text = text.split("\n## ").next().unwrap_or_default();
+    let begin = format!("\n```{language}\n");
+    let blocks = text.split(&begin).skip(1);
+    blocks
+        .filter_map(|block| block.split("\n```").next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn from_yaml(name: &str, yaml: &str) -> Result<JobGraph> {
+    let graph = parse(yaml, &ParseOptions::default());
+    graph.with_context(|| format!("the job of {name}:\n{yaml}"))
+}
+
+fn from_rust(name: &str) -> Result<JobGraph> {
+    let (_, example) = EXAMPLES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .with_context(|| format!("no Rust example {name}"))?;
+    let ctx = StreamingContext::new(format!("{name}-in-rust"), Duration::from_secs(1));
+    example(&ctx);
+    ctx.graph().with_context(|| format!("the Rust example {name}"))
+}
+
+/// The body of the example's function in the source of examples.
+fn source_of(name: &str) -> Option<String> {
+    let source = include_str!("operators/examples.rs");
+    let after = source
+        .split(&format!("\nfn {name}(ctx: &StreamingContext) {{\n"))
+        .nth(1)?;
+    let body = after.split("\n}\n").next()?;
+    let lines: Vec<&str> = body
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    Some(lines.join("\n"))
+}
+
+fn has_step(graph: &JobGraph, operator: &str) -> bool {
+    let mut steps = graph.streams.iter().flat_map(|stream| &stream.steps);
+    steps.any(|step| step.operator.name() == operator)
+}
+
+#[test]
+fn every_operator_has_examples_whose_rust_is_the_source_that_runs() -> Result<()> {
+    let documented = documented()?;
+    for operator in Operator::NAMES {
+        assert!(documented.contains_key(*operator), "no section {operator}");
+    }
+    for (name, example) in &documented {
+        let operator = name.trim_end_matches("_2");
+        assert!(Operator::NAMES.contains(&operator), "{operator} is no operator");
+        assert_eq!(source_of(name).as_deref(), Some(example.rust.as_str()), "{name}");
+        let of_yaml = from_yaml(name, &example.yaml)?;
+        assert!(has_step(&of_yaml, operator), "the job of {name} has no such step");
+        // In Rust a filter of a window's keys is a step of its own, so only the first is looked for.
+        assert!(
+            has_step(&from_rust(name)?, operator),
+            "the Rust of {name} has no such step"
+        );
+    }
+    let known: BTreeSet<&str> = documented.keys().map(String::as_str).collect();
+    for name in EXAMPLES.iter().map(|(name, _)| name).chain(PENDING) {
+        assert!(known.contains(name), "{name} is not in the document");
+    }
+    let helper = include_str!("operators/examples.rs")
+        .split("\n}\n")
+        .find_map(|item| Some(&item[item.find("fn sales<")?..]))
+        .context("the examples have a helper")?;
+    assert!(
+        reference()?.contains(&format!("```rust\n{helper}\n}}\n```")),
+        "the helper is another"
+    );
+    Ok(())
+}
+
+/// Batches as the document has them, with rows sorted unless the job orders them.
+fn shown(batches: &[Batch], yaml: &str) -> String {
+    let in_order = yaml.contains("sort_by:") || yaml.contains("ORDER BY");
+    let line = |batch: &Batch| {
+        let rows = if in_order { batch.rows.clone() } else { batch.sorted() };
+        let rows = if rows.is_empty() {
+            "-".to_owned()
+        } else {
+            rows.join("  ")
+        };
+        format!("{}s: {rows}", batch.time / 1000)
+    };
+    batches.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_gives_its_rows_as_a_job_file_and_in_rust() -> Result<()> {
+    let cluster = LocalCluster::start(&config()?, 2).await?;
+    let client = cluster.client().await?;
+    let mut wrong = Vec::new();
+    for (name, example) in documented()? {
+        for (form, graph) in [
+            ("a job file", from_yaml(&name, &example.yaml)?),
+            ("Rust", from_rust(&name)?),
+        ] {
+            let is_pending = PENDING.contains(&name.as_str());
+            match outcome(&client, &graph).await {
+                Ok(outcome) => {
+                    let rows = shown(&outcome.printed, &example.yaml);
+                    if is_pending && outcome.error().is_empty() {
+                        wrong.push(format!("{name} as {form} is pending and runs; it gives\n{rows}"));
+                    } else if !is_pending && (rows != example.rows || !outcome.error().is_empty()) {
+                        let error = outcome.error();
+                        wrong.push(format!(
+                            "{name} as {form} gives\n{rows}\nnot\n{}\n{error}",
+                            example.rows
+                        ));
+                    }
+                }
+                Err(_) if is_pending => {}
+                Err(error) => wrong.push(format!("{name} as {form} is refused: {error:#}")),
+            }
+        }
+    }
+    cluster.stop().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    Ok(())
+}
