@@ -126,7 +126,13 @@ fn run_task(
         let rows = input(stage, *read, blocks, left)?;
         inputs.insert((read.slot, read.partition), SlotInput::Batches(rows));
     }
-    let mut rows = template.run(TaskBinding { key, inputs })?;
+    let mut rows = template.run(TaskBinding {
+        key,
+        inputs,
+        index: 1,
+        previous: None,
+        memory: None,
+    })?;
     let mut partitioner = template.partitioner(key);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {

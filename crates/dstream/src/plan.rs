@@ -51,8 +51,21 @@ pub struct StagePlan {
     /// Without input rows the stage has no output rows, so a task without input need not be launched. True only for
     /// stages that read nothing but source slots and end in an exchange.
     pub skip_empty: bool,
+    /// What its tasks keep from batch to batch.
+    pub keeps: Keeps,
     /// What the stage does, for people.
     pub description: String,
+}
+
+/// What the tasks of a stage keep on their executor from batch to batch, each partition by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Keeps {
+    #[default]
+    Nothing,
+    /// Something that can be made again of what they read.
+    Derived,
+    /// State under a name: a batch needs that of the batch before it, and it is nowhere else.
+    State { name: String },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,6 +168,14 @@ impl JobPlan {
     /// The stages that run in the `index`-th batch since zero time (the first is 1).
     pub fn due(&self, index: i64) -> impl Iterator<Item = &StagePlan> {
         self.stages.iter().filter(move |stage| stage.is_due(index))
+    }
+
+    /// The stages that keep state, with its names.
+    pub fn states(&self) -> impl Iterator<Item = (&StagePlan, &str)> {
+        self.stages.iter().filter_map(|stage| match &stage.keeps {
+            Keeps::State { name } => Some((stage, name.as_str())),
+            Keeps::Nothing | Keeps::Derived => None,
+        })
     }
 
     /// The greatest number of batches that any dataset is remembered for.

@@ -1,16 +1,26 @@
 //! The inputs of one task, found by the plan's leaves at execution.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use tidemill_types::{FailureKind, SlotId, TaskFailure, TaskKey};
+
+use crate::memory::TaskMemory;
+use crate::state::At;
 
 /// What a task reads and as whom it runs.
 pub struct TaskBinding {
     pub key: TaskKey,
     /// Every slot partition that the plan's `reads` name for the task's partition; an empty input is present too.
     pub inputs: HashMap<(SlotId, u32), SlotInput>,
+    /// The index of the batch since zero time.
+    pub index: i64,
+    /// The index of the batch before it in which the stage ran, those that were skipped left out; `None` for its first.
+    pub previous: Option<i64>,
+    /// What the task's partition keeps from batch to batch. Without it windows are computed anew, and state fails.
+    pub memory: Option<Arc<TaskMemory>>,
 }
 
 /// One slot partition's rows.
@@ -18,30 +28,99 @@ pub enum SlotInput {
     Batches(Vec<RecordBatch>),
     /// Read as the task goes, on the thread that polls it.
     Reader(Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send>),
+    /// Remembered batches, each of which is read when it is asked for.
+    Panes(Arc<Panes>),
+}
+
+/// The remembered batches of a slot, by their index since zero time.
+pub struct Panes {
+    indices: Vec<i64>,
+    load: Box<LoadPane>,
+}
+
+type LoadPane = dyn Fn(i64) -> Result<Vec<RecordBatch>, TaskFailure> + Send + Sync;
+
+impl Panes {
+    /// `indices` are the batches that there are, oldest first.
+    pub fn new(
+        indices: Vec<i64>,
+        load: impl Fn(i64) -> Result<Vec<RecordBatch>, TaskFailure> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            indices,
+            load: Box::new(load),
+        }
+    }
+
+    /// The rows of a batch; none if it is not there.
+    pub(crate) fn load(&self, index: i64) -> Result<Vec<RecordBatch>, TaskFailure> {
+        match self.indices.binary_search(&index) {
+            Ok(_) => (self.load)(index),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The rows of all batches, oldest first.
+    pub(crate) fn all(&self) -> Result<Vec<RecordBatch>, TaskFailure> {
+        let mut rows = Vec::new();
+        for index in &self.indices {
+            rows.extend((self.load)(*index)?);
+        }
+        Ok(rows)
+    }
 }
 
 /// The inputs as an extension of the task's session configuration, the one way by which a plan that is shared by all
 /// tasks of a stage can reach what belongs to one task.
-pub(crate) struct Inputs(Mutex<HashMap<(SlotId, u32), SlotInput>>);
+pub(crate) struct Inputs {
+    slots: Mutex<HashMap<(SlotId, u32), SlotInput>>,
+    at: At,
+    memory: Option<Arc<TaskMemory>>,
+}
 
 impl Inputs {
-    pub(crate) fn new(inputs: HashMap<(SlotId, u32), SlotInput>) -> Self {
-        Self(Mutex::new(inputs))
+    pub(crate) fn new(binding: TaskBinding) -> Self {
+        Self {
+            slots: Mutex::new(binding.inputs),
+            at: At {
+                index: binding.index,
+                previous: binding.previous,
+                time: binding.key.batch,
+            },
+            memory: binding.memory,
+        }
+    }
+
+    /// The batch that the task is of.
+    pub(crate) fn at(&self) -> At {
+        self.at
+    }
+
+    pub(crate) fn memory(&self) -> Option<&TaskMemory> {
+        self.memory.as_deref()
+    }
+
+    /// The remembered batches that a slot partition has, if that is what it has.
+    pub(crate) fn panes(&self, slot: SlotId, partition: u32) -> Option<Arc<Panes>> {
+        match self.slots.lock().get(&(slot, partition)) {
+            Some(SlotInput::Panes(panes)) => Some(Arc::clone(panes)),
+            _ => None,
+        }
     }
 
     /// The input of a slot partition. Batches can be asked for again, a reader only once.
     pub(crate) fn open(&self, slot: SlotId, partition: u32) -> Result<SlotInput, TaskFailure> {
-        let mut inputs = self.0.lock();
-        match inputs.remove(&(slot, partition)) {
-            Some(SlotInput::Batches(batches)) => {
-                inputs.insert((slot, partition), SlotInput::Batches(batches.clone()));
-                Ok(SlotInput::Batches(batches))
-            }
-            Some(reader @ SlotInput::Reader(_)) => Ok(reader),
-            None => Err(TaskFailure::new(
+        let mut inputs = self.slots.lock();
+        match inputs.get(&(slot, partition)) {
+            Some(SlotInput::Batches(batches)) => return Ok(SlotInput::Batches(batches.clone())),
+            Some(SlotInput::Panes(panes)) => return Ok(SlotInput::Panes(Arc::clone(panes))),
+            Some(SlotInput::Reader(_)) | None => {}
+        }
+        inputs.remove(&(slot, partition)).ok_or_else(|| {
+            TaskFailure::new(
                 FailureKind::Internal,
                 format!("slot {slot} partition {partition} is not bound, or was read before"),
-            )),
-        }
+            )
+        })
     }
 }

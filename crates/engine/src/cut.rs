@@ -30,8 +30,10 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_dstream::plan::SlotPartition;
 use tidemill_types::SlotId;
 
+use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
+use crate::state::StateExec;
 use crate::template::Spread;
 use crate::zip_union::ZipUnionExec;
 
@@ -247,7 +249,7 @@ impl Cutter<'_> {
             label,
             schema,
             None,
-            partitions as usize,
+            &Placement::of(partitions as usize),
             Some(STREAM_ROWS),
         )?))
     }
@@ -281,6 +283,10 @@ fn partitions(plan: &Arc<dyn ExecutionPlan>) -> usize {
 
 /// The child of which every partition of the plan reads all rows.
 fn shared_child(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+    if plan.is::<StateExec>() {
+        // The state before the first batch.
+        return Some(1);
+    }
     let collects = match plan.downcast_ref::<HashJoinExec>() {
         Some(join) => *join.partition_mode() == PartitionMode::CollectLeft,
         None => plan.is::<NestedLoopJoinExec>() || plan.is::<CrossJoinExec>(),
@@ -295,7 +301,8 @@ fn check_children(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
         || plan.is::<NestedLoopJoinExec>()
         || plan.is::<CrossJoinExec>()
         || plan.is::<SortMergeJoinExec>()
-        || plan.is::<ZipUnionExec>();
+        || plan.is::<ZipUnionExec>()
+        || plan.is::<StateExec>();
     if known {
         Ok(())
     } else {

@@ -6,14 +6,18 @@ use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::output_requirements::OutputRequirementExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
-use datafusion::physical_plan::{Distribution, ExecutionPlan};
+use datafusion::physical_plan::{Distribution, ExecutionPlan, ExecutionPlanProperties};
 
+use crate::sealed::SealedExec;
+use crate::state::StateExec;
 use crate::zip_union::ZipUnionExec;
 
 /// DataFusion's rules, with [`DistributedJoins`] where joins have been chosen and rows have not been distributed yet.
@@ -98,9 +102,43 @@ fn in_one_partition(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     ))
 }
 
-/// The planned query with our own operators in place of those that rely on all partitions being in one process.
+/// State by key has every key where its pinned hash says, for ever, whatever brought the rows there today.
+fn by_pinned_hash(state: &StateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let children: Vec<Arc<dyn ExecutionPlan>> = state.children().into_iter().cloned().collect();
+    let Some((input, initial)) = children.split_first() else {
+        return Ok(None);
+    };
+    let partitions = input.output_partitioning().partition_count();
+    if partitions == 1 || is_exchanged_by(input, &state.keys()) {
+        return Ok(None);
+    }
+    let exchange = RepartitionExec::try_new(Arc::clone(input), Partitioning::Hash(state.keys(), partitions))?;
+    let spec = Arc::new(state.spec().clone());
+    Ok(Some(Arc::new(StateExec::new(
+        spec,
+        Arc::new(exchange),
+        initial.first().cloned(),
+    ))))
+}
+
+/// Whether an exchange by just these keys brought the rows where they are; all exchanges hash alike.
+fn is_exchanged_by(plan: &Arc<dyn ExecutionPlan>, keys: &[Arc<dyn PhysicalExpr>]) -> bool {
+    matches!(plan.output_partitioning(), Partitioning::Hash(by, _) if by.as_slice() == keys)
+}
+
+/// The planned query with sealed plans opened, and our own operators in place of those that rely on all partitions being
+/// in one process.
 pub(crate) fn prepare(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        if let Some(sealed) = node.downcast_ref::<SealedExec>() {
+            return Ok(Transformed::yes(Arc::clone(sealed.plan())));
+        }
+        if let Some(state) = node.downcast_ref::<StateExec>() {
+            return Ok(match by_pinned_hash(state)? {
+                Some(state) => Transformed::yes(state),
+                None => Transformed::no(node),
+            });
+        }
         let inputs = if let Some(union) = node.downcast_ref::<UnionExec>() {
             union.inputs().clone()
         } else if let Some(interleave) = node.downcast_ref::<InterleaveExec>() {

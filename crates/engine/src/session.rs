@@ -2,16 +2,22 @@
 
 use std::sync::{Arc, LazyLock};
 
+use async_trait::async_trait;
+use datafusion::catalog::Session;
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::context::SessionContext;
+use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
 use crate::functions::task_functions;
+use crate::state::StatePlanner;
 
 /// Rows that operators work on at a time.
 const BATCH_SIZE: usize = 8192;
@@ -64,8 +70,22 @@ pub(crate) fn planning_state(
         .with_config(config(partitions)?)
         .with_default_features()
         .with_physical_optimizer_rules(rules)
+        .with_query_planner(Arc::new(StreamPlanner))
         .build();
     Ok(with_task_functions(state))
+}
+
+/// DataFusion's planner, which also plans our own operators.
+#[derive(Debug)]
+struct StreamPlanner;
+
+#[async_trait]
+impl QueryPlanner for StreamPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(StatePlanner)])
+            .create_physical_plan(plan, session)
+            .await
+    }
 }
 
 fn with_task_functions(mut state: SessionState) -> SessionState {

@@ -10,7 +10,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
@@ -21,6 +21,7 @@ use tidemill_types::{FailureKind, SlotId, TaskFailure};
 
 use crate::batches::conform;
 use crate::binding::{Inputs, SlotInput};
+use crate::placement::Placement;
 
 /// Reads partition `p` of a slot as partition `p` of the plan.
 ///
@@ -46,16 +47,17 @@ impl SlotScanExec {
         label: impl Into<String>,
         schema: SchemaRef,
         projection: Option<Vec<usize>>,
-        partitions: usize,
+        placement: &Placement,
         rows: Option<usize>,
     ) -> Result<Self> {
         let projected = match &projection {
             Some(columns) => Arc::new(schema.project(columns)?),
             None => schema.clone(),
         };
+        let partitioning = placement.partitioning(&schema, projection.as_deref());
         let properties = PlanProperties::new(
             EquivalenceProperties::new(projected),
-            Partitioning::UnknownPartitioning(partitions),
+            partitioning,
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
@@ -153,6 +155,7 @@ impl ExecutionPlan for SlotScanExec {
             match inputs.open(self.slot, partition).map_err(external)? {
                 SlotInput::Batches(batches) => Box::new(batches.into_iter().map(Ok)),
                 SlotInput::Reader(reader) => reader,
+                SlotInput::Panes(panes) => Box::new(panes.all().map_err(external)?.into_iter().map(Ok)),
             };
         let shaped = batches.flat_map(
             move |batch| match batch.map_err(external).and_then(|b| shape.apply(&b)) {

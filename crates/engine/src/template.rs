@@ -193,9 +193,9 @@ impl Template {
 
     /// Starts a task. Nothing happens before the stream is polled, and dropping it ends the task.
     pub fn run(&self, binding: TaskBinding) -> Result<TaskStream, Error> {
-        let TaskBinding { key, inputs } = binding;
+        let key = binding.key;
         let plan = reset_plan_states(Arc::clone(&self.inner.plan))?;
-        let config = self.inner.config.clone().with_extension(Arc::new(Inputs::new(inputs)));
+        let config = self.inner.config.clone().with_extension(Arc::new(Inputs::new(binding)));
         let context = TaskContext::new(
             Some(key.to_string()),
             String::new(),

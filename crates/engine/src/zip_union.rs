@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 
 use crate::batches::conform;
+use crate::placement::Placement;
 
 #[derive(Debug, Clone)]
 pub(crate) struct ZipUnionExec {
@@ -30,14 +31,20 @@ pub(crate) struct ZipUnionExec {
 impl ZipUnionExec {
     /// `schema` is that of the union; the inputs have the same types.
     pub(crate) fn new(inputs: Vec<Arc<dyn ExecutionPlan>>, schema: SchemaRef) -> Self {
-        let partitions = inputs
-            .iter()
-            .map(|input| input.output_partitioning().partition_count())
-            .max()
-            .unwrap_or(1);
+        let mut placements = inputs.iter().map(Placement::after);
+        let first = placements.next().unwrap_or(Placement::of(1));
+        // Where all inputs have a row of some key in the same partition, so has the union.
+        let placement = placements.fold(first, |all, other| {
+            if all == other {
+                all
+            } else {
+                Placement::of(all.partitions().max(other.partitions()))
+            }
+        });
+        let partitioning = placement.partitioning(&schema, None);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(partitions),
+            partitioning,
             EmissionType::Incremental,
             Boundedness::Bounded,
         );

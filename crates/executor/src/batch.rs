@@ -8,7 +8,7 @@ use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::SlotKind;
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, ShuffleReady};
-use tidemill_types::{Attempt, BlockId, ExecutorId, StageId};
+use tidemill_types::{Attempt, BlockId, ExecutorId, StageId, TaskKey};
 
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Shuffle(ShuffleReady),
     Dataset(DatasetKey),
     Block(BlockId),
+    /// The state that the task of an earlier batch of the same partition leaves.
+    State(TaskKey),
 }
 
 pub(crate) struct BatchRun {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidemill_dstream::plan::Keeps;
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_types::{BatchTime, FailureKind, JobId, TaskAttempt, TaskFailure, TaskKey};
@@ -67,10 +68,12 @@ impl EventLoop {
             attempt: launch.attempt,
         };
         let mut missing = needs(info, &launch);
+        missing.extend(self.state_before(info, &task.key));
         missing.retain(|need| match need {
             Need::Shuffle(ready) => !self.complete.contains(ready),
             Need::Dataset(key) => !node.blocks.has_dataset(*key),
             Need::Block(id) => is_remote(id, node.executor) && !node.blocks.has_block(*id),
+            Need::State(_) => true,
         });
         for need in &missing {
             let first = !self.waiting.contains_key(need);
@@ -89,6 +92,22 @@ impl EventLoop {
             batch.tasks.insert((task.key.stage, task.key.partition), run);
         }
         self.queue_if_ready(task);
+    }
+
+    /// The task whose state this one goes on with, if it is still on its way. One that is not known here has ended or has
+    /// been somewhere else: the task finds out by itself.
+    fn state_before(&self, info: &BatchInfo, key: &TaskKey) -> Option<Need> {
+        let stage = info.job.stage(key.stage)?;
+        if !matches!(stage.keeps, Keeps::State { .. }) {
+            return None;
+        }
+        let before = TaskKey {
+            batch: info.time_of(info.previous(stage)?),
+            ..*key
+        };
+        let run = self.batches.get(&(before.job, before.batch))?;
+        let task = run.tasks.get(&(before.stage, before.partition))?;
+        (task.state != TaskState::Done).then_some(Need::State(before))
     }
 
     pub(crate) fn queue_if_ready(&mut self, task: TaskAttempt) {
@@ -175,6 +194,9 @@ impl EventLoop {
             restore: run.info.restore,
             tasks: std::mem::take(&mut run.reports),
         });
+        if failed.is_none() {
+            self.satisfy(Need::State(task.key));
+        }
         // Readers of the dataset first: they may be the rest of this batch.
         if let Some(dataset) = dataset {
             self.satisfy(Need::Dataset(dataset));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use tidemill_engine::TaskMemory;
 use tidemill_storage::{
     BlockStore, BlockStoreOptions, ExchangeRouter, FrameBuilder, MemoryBudget, MemoryLimits, ShuffleEvent,
     ShuffleOptions, ShuffleStore, SpillDir,
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) frames: FrameBuilder,
     pub(crate) peers: Peers,
     pub(crate) spill: Arc<SpillDir>,
+    /// What partitions of stages keep from batch to batch.
+    memories: DashMap<(JobId, StageId, u32), Arc<TaskMemory>>,
     /// Jobs by number, for the data service: it decodes frames by the sending stage's schema.
     pub(crate) jobs: DashMap<JobId, Arc<InstalledJob>>,
     /// Woken when there is credit for a source.
@@ -85,6 +88,7 @@ impl Node {
                 frames: FrameBuilder::new(executor, FrameBuilder::DEFAULT_BYTES),
                 peers: Peers::new(executor, incarnation, generation),
                 spill,
+                memories: DashMap::new(),
                 jobs: DashMap::new(),
                 credit: DashMap::new(),
                 budget,
@@ -94,6 +98,11 @@ impl Node {
 
     pub(crate) fn credit_notify(&self, source: ExecutorId) -> Arc<Notify> {
         Arc::clone(&self.credit.entry(source).or_default())
+    }
+
+    /// What a partition of a stage keeps.
+    pub(crate) fn memory(&self, job: JobId, stage: StageId, partition: u32) -> Arc<TaskMemory> {
+        Arc::clone(&self.memories.entry((job, stage, partition)).or_default())
     }
 
     /// Takes what a job's plan says of its exchanges.
@@ -126,6 +135,7 @@ impl Node {
 
     pub(crate) fn forget_job(&self, job: JobId) {
         self.jobs.remove(&job);
+        self.memories.retain(|(of, _, _), _| *of != job);
         self.router.forget_job(job);
         self.shuffle.forget_job(job);
         self.blocks.forget_job(job);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tidemill_connectors::{CommitPlace, ReadCounters, ReadOptions, StagePlace, StagedWriter, open};
-use tidemill_dstream::plan::{OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
+use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{InputItem, OutputKind, Source};
-use tidemill_engine::{RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc};
+use tidemill_engine::{Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc};
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, sliced_bytes};
 use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
@@ -79,18 +79,39 @@ impl BatchInfo {
         batches: u32,
         partition: u32,
     ) -> impl Iterator<Item = DatasetKey> {
-        let interval = i64::try_from(self.job.plan.batch_interval.as_millis()).unwrap_or(i64::MAX);
+        self.window(dataset, batches, partition).map(|(_, key)| key)
+    }
+
+    /// The same with the index of each batch.
+    fn window(&self, dataset: DatasetId, batches: u32, partition: u32) -> impl Iterator<Item = (i64, DatasetKey)> {
         let window = self.job.plan.window(dataset, self.index, batches);
-        let time = move |index: i64| BatchTime(self.batch.0 - (self.index - index) * interval);
         window
-            .map(time)
-            .filter(|batch| !self.absent.contains(batch))
-            .map(move |batch| DatasetKey {
-                job: self.job.id,
-                dataset,
-                batch,
-                partition,
+            .map(|index| (index, self.time_of(index)))
+            .filter(|(_, batch)| !self.absent.contains(batch))
+            .map(move |(index, batch)| {
+                let key = DatasetKey {
+                    job: self.job.id,
+                    dataset,
+                    batch,
+                    partition,
+                };
+                (index, key)
             })
+    }
+
+    pub(crate) fn time_of(&self, index: i64) -> BatchTime {
+        let interval = i64::try_from(self.job.plan.batch_interval.as_millis()).unwrap_or(i64::MAX);
+        BatchTime(self.batch.0 - (self.index - index) * interval)
+    }
+
+    /// The index of the last batch before this one in which a stage ran, skipped ones left out.
+    pub(crate) fn previous(&self, stage: &StagePlan) -> Option<i64> {
+        let every = i64::from(stage.every.max(1));
+        let mut index = (self.index - 1).div_euclid(every) * every;
+        while index >= 1 && self.absent.contains(&self.time_of(index)) {
+            index -= every;
+        }
+        (index >= 1).then_some(index)
     }
 }
 
@@ -145,9 +166,13 @@ impl Task {
                 self.input(stage, *read, &counter, &repairs)?,
             );
         }
+        let keeps = stage.keeps != Keeps::Nothing && !self.info.restore;
         let binding = TaskBinding {
             key: self.key(),
             inputs,
+            index: self.info.index,
+            previous: self.info.previous(stage),
+            memory: keeps.then(|| self.node.memory(self.info.job.id, stage.id, self.launch.partition)),
         };
         let rows = template.run(binding).map_err(TaskFailure::from)?;
         match &stage.output {
@@ -185,19 +210,20 @@ impl Task {
                 Ok(SlotInput::Batches(batches.map_err(storage_failure)?))
             }
             SlotKind::Dataset { dataset, batches } => {
-                let mut rows: Vec<RecordBatch> = Vec::new();
-                for key in self.info.dataset_keys(*dataset, *batches, read.partition) {
-                    let part = self.node.blocks.dataset(key).map_err(storage_failure)?;
-                    let part = part.ok_or_else(|| {
-                        let what = format!(
-                            "partition {} of batch {} of dataset {dataset}",
-                            key.partition, key.batch
-                        );
-                        TaskFailure::new(FailureKind::InputLost, format!("{what} is not here"))
-                    })?;
-                    rows.extend(part.iter().cloned());
-                }
-                Ok(SlotInput::Batches(rows))
+                let window = self.info.window(*dataset, *batches, read.partition);
+                let indices = window.map(|(index, _)| index).collect();
+                let (node, info) = (Arc::clone(&self.node), Arc::clone(&self.info));
+                let (dataset, partition) = (*dataset, read.partition);
+                let load = move |index: i64| {
+                    let key = DatasetKey {
+                        job: info.job.id,
+                        dataset,
+                        batch: info.time_of(index),
+                        partition,
+                    };
+                    part(&node, key)
+                };
+                Ok(SlotInput::Panes(Arc::new(Panes::new(indices, load))))
             }
             SlotKind::Table { name } => {
                 let version = self.info.tables.get(name).copied().unwrap_or(0);
@@ -465,6 +491,22 @@ impl OutputWriter {
             data,
         })
     }
+}
+
+/// The rows of a part of a dataset that has to be here.
+fn part(node: &Node, key: DatasetKey) -> Result<Vec<RecordBatch>, TaskFailure> {
+    let rows = node.blocks.dataset(key).map_err(storage_failure)?;
+    let rows = rows.ok_or_else(|| {
+        let DatasetKey {
+            dataset,
+            batch,
+            partition,
+            ..
+        } = key;
+        let what = format!("partition {partition} of batch {batch} of dataset {dataset}");
+        TaskFailure::new(FailureKind::InputLost, format!("{what} is not here"))
+    })?;
+    Ok(rows.to_vec())
 }
 
 fn storage_failure(error: tidemill_storage::Error) -> TaskFailure {

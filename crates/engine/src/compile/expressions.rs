@@ -7,8 +7,11 @@ use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::find_aggregate_exprs;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_dstream::{Diagnostic, Function};
@@ -116,6 +119,17 @@ pub(super) fn analyze(plan: LogicalPlan, state: &SessionState) -> Result<Logical
     state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
+}
+
+/// An expression over columns as it is evaluated. Some functions exist only until simplification.
+pub(super) fn physical(expr: Expr, columns: &DFSchemaRef, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(columns))
+        .with_config_options(Arc::clone(state.config_options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let expr = simplifier.simplify(simplifier.coerce(expr, columns)?)?;
+    state.create_physical_expr(expr, columns)
 }
 
 fn misplaced(expr: &Expr) -> Option<(&'static str, &'static str)> {

@@ -9,9 +9,13 @@ use datafusion::common::TableReference;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableType};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use tidemill_types::{DatasetId, SlotId, StreamId};
 
+use crate::placement::Placement;
+use crate::sealed::SealedExec;
 use crate::slot_scan::SlotScanExec;
 
 /// A stream, or a part of one, within a compilation.
@@ -50,13 +54,17 @@ pub(super) struct LeafTable {
     pub(super) physical: Option<Physical>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Physical {
-    /// The leaf's number in the compilation.
-    pub(super) slot: SlotId,
-    pub(super) partitions: usize,
-    /// An estimate.
-    pub(super) rows: usize,
+#[derive(Clone, Debug)]
+pub(super) enum Physical {
+    Slot {
+        /// The leaf's number in the compilation.
+        slot: SlotId,
+        placement: Placement,
+        /// An estimate.
+        rows: usize,
+    },
+    /// A node that is planned by itself and has no other reader.
+    Sealed(Arc<dyn ExecutionPlan>),
 }
 
 impl LeafTable {
@@ -97,19 +105,31 @@ impl TableProvider for LeafTable {
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(Physical { slot, partitions, rows }) = self.physical else {
-            return datafusion::common::internal_err!("{} was planned before its producer", self.label);
-        };
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.filter(|columns| **columns != all).cloned();
-        let scan = SlotScanExec::try_new(
-            slot,
-            &self.label,
-            self.schema.clone(),
-            projection,
-            partitions,
-            Some(rows),
-        )?;
-        Ok(Arc::new(scan))
+        match &self.physical {
+            Some(Physical::Slot { slot, placement, rows }) => Ok(Arc::new(SlotScanExec::try_new(
+                *slot,
+                &self.label,
+                self.schema.clone(),
+                projection,
+                placement,
+                Some(*rows),
+            )?)),
+            Some(Physical::Sealed(plan)) => projected(Arc::new(SealedExec::new(Arc::clone(plan))), projection),
+            None => datafusion::common::internal_err!("{} was planned before its producer", self.label),
+        }
     }
+}
+
+fn projected(plan: Arc<dyn ExecutionPlan>, columns: Option<Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(columns) = columns else {
+        return Ok(plan);
+    };
+    let schema = plan.schema();
+    let exprs = columns.into_iter().map(|at| {
+        let name = schema.field(at).name();
+        ProjectionExpr::new(Arc::new(Column::new(name, at)), name.clone())
+    });
+    Ok(Arc::new(ProjectionExec::try_new(exprs.collect::<Vec<_>>(), plan)?))
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -27,12 +27,15 @@ use super::leaf::{Leaf, LeafTable, NodeId, Physical};
 use super::readers::Readers;
 use super::sql::estimated_rows;
 use super::stages::{Purpose, Stages};
-use super::streams::Node;
+use super::streams::{Finish, Layout, Node};
 use crate::TableData;
+use crate::glom::GlomExec;
 use crate::panes;
+use crate::placement::Placement;
 use crate::rules::prepare;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
+use crate::windowed::{Window, WindowMergeExec};
 
 /// The plan of a job and the templates of its stages.
 pub(super) async fn plan(
@@ -80,10 +83,14 @@ impl Planner<'_> {
     async fn node(&mut self, id: NodeId, keep: bool) -> Result<()> {
         let node = &self.nodes[id.0];
         let logical = self.resolve(node.plan.clone())?;
-        let physical = prepare(self.state.create_physical_plan(&logical).await?)?;
+        let state = match node.layout.partitions {
+            Some(partitions) => &with_partitions(self.state, partitions),
+            None => self.state,
+        };
+        let physical = prepare(state.create_physical_plan(&logical).await?)?;
         let physical = self.with_panes(physical, node)?;
         self.remember_windows(&physical)?;
-        let physical = spread_files(physical, node.files)?;
+        let physical = self.finished(physical, &node.layout)?;
         if !keep && node.outputs.is_empty() {
             self.ready.insert(id, physical);
             return Ok(());
@@ -111,7 +118,7 @@ impl Planner<'_> {
             };
             let name = scan.table_name.clone();
             let inlined = match &table.leaf {
-                Leaf::Stream(node) if !self.dataset_of.contains_key(node) => {
+                Leaf::Stream(node) if !self.nodes[node.0].layout.is_sealed() && !self.dataset_of.contains_key(node) => {
                     Some(self.resolve(self.nodes[node.0].plan.clone())?)
                 }
                 _ => None,
@@ -126,32 +133,38 @@ impl Planner<'_> {
     }
 
     fn scannable(&mut self, table: LeafTable) -> LeafTable {
-        let (leaf, partitions) = match &table.leaf {
-            Leaf::Stream(node) => match self.dataset_of.get(node) {
-                Some(dataset) => (
+        let jobs = Placement::of(self.partitions);
+        let (leaf, placement) = match &table.leaf {
+            Leaf::Stream(node) => match (self.dataset_of.get(node), self.ready.get(node)) {
+                (Some(dataset), _) => (
                     Leaf::Dataset {
                         dataset: *dataset,
                         batches: 1,
                     },
-                    self.stages.partitions(*dataset),
+                    self.stages.placement(*dataset),
                 ),
-                None => (table.leaf.clone(), self.partitions),
+                (None, Some(plan)) => {
+                    let physical = Some(Physical::Sealed(Arc::clone(plan)));
+                    return LeafTable { physical, ..table };
+                }
+                (None, None) => (table.leaf.clone(), jobs),
             },
             Leaf::Window { node, .. } => {
-                let partitions = match (self.dataset_of.get(node), self.ready.get(node)) {
-                    (Some(dataset), _) => self.stages.partitions(*dataset),
-                    (None, Some(plan)) => plan.output_partitioning().partition_count(),
-                    (None, None) => self.partitions,
+                let placement = match (self.dataset_of.get(node), self.ready.get(node)) {
+                    (Some(dataset), _) => self.stages.placement(*dataset),
+                    (None, Some(plan)) => Placement::after(plan),
+                    (None, None) => jobs,
                 };
-                (table.leaf.clone(), partitions)
+                (table.leaf.clone(), placement)
             }
-            Leaf::Table(_) => (table.leaf.clone(), 1),
-            Leaf::Source(_) | Leaf::Dataset { .. } => (table.leaf.clone(), self.partitions),
+            Leaf::Dataset { dataset, .. } => (table.leaf.clone(), self.stages.placement(*dataset)),
+            Leaf::Table(_) => (table.leaf.clone(), Placement::of(1)),
+            Leaf::Source(_) => (table.leaf.clone(), jobs),
         };
-        let physical = Physical {
+        let physical = Physical::Slot {
             rows: estimated_rows(&leaf, self.tables),
             slot: self.number(leaf.clone()),
-            partitions,
+            placement,
         };
         LeafTable {
             leaf,
@@ -167,6 +180,33 @@ impl Planner<'_> {
 
     fn leaf(&self, scan: &SlotScanExec) -> &Leaf {
         &self.leaves[scan.slot().0 as usize]
+    }
+
+    /// The plan with what its layout has behind it.
+    fn finished(&self, plan: Arc<dyn ExecutionPlan>, layout: &Layout) -> Result<Arc<dyn ExecutionPlan>> {
+        layout.finish.iter().try_fold(plan, |plan, finish| {
+            let spread = match finish {
+                Finish::Glom => return Ok(Arc::new(GlomExec::new(plan)) as _),
+                Finish::Files(1) => return Ok(Arc::new(CoalescePartitionsExec::new(plan)) as _),
+                Finish::Evenly(n) | Finish::Files(n) => Partitioning::RoundRobinBatch(*n as usize),
+                Finish::ByHash { columns, partitions } => {
+                    let partitions = partitions.map_or(self.partitions, |n| n as usize);
+                    let placement = Placement::by_hash(columns.clone(), partitions);
+                    if Placement::after(&plan) == placement {
+                        return Ok(plan);
+                    }
+                    placement.partitioning(&plan.schema(), None)
+                }
+                Finish::Partitions { columns, partitions } => {
+                    let partitions = *partitions as usize;
+                    if plan.output_partitioning().partition_count() == partitions {
+                        return Ok(plan);
+                    }
+                    Placement::by_hash(columns.clone(), partitions).partitioning(&plan.schema(), None)
+                }
+            };
+            Ok(Arc::new(RepartitionExec::try_new(plan, spread)?) as _)
+        })
     }
 
     /// Puts panes below every aggregate over a window that allows it.
@@ -198,10 +238,14 @@ impl Planner<'_> {
         let dataset = self.kept(pane, &name, self.nodes[read.0].slide)?;
         self.stages.remember(dataset, batches);
         let slot = self.number(Leaf::Dataset { dataset, batches });
-        let partitions = self.stages.partitions(dataset);
+        let placement = self.stages.placement(dataset);
         let label = format!("{name} of the last {batches} batches");
-        let scan = SlotScanExec::try_new(slot, label, schema, None, partitions, Some(STREAM_ROWS))?;
-        aggregate.slide(Arc::new(scan))
+        let scan = SlotScanExec::try_new(slot, label, schema, None, &placement, Some(STREAM_ROWS))?;
+        let window = Window {
+            batches,
+            every: self.nodes[read.0].slide,
+        };
+        WindowMergeExec::over(aggregate.slide(Arc::new(scan))?, window, node.slide)
     }
 
     /// The plan of the current batch of a node that a window reads.
@@ -213,15 +257,14 @@ impl Planner<'_> {
             return internal_err!("{} was not planned", self.nodes[node.0].name);
         };
         let slot = self.number(Leaf::Dataset { dataset, batches: 1 });
-        let partitions = self.stages.partitions(dataset);
-        let name = &self.nodes[node.0].name;
-        let schema = Arc::new(self.nodes[node.0].plan.schema().as_arrow().clone());
+        let placement = self.stages.placement(dataset);
+        let node = &self.nodes[node.0];
         Ok(Arc::new(SlotScanExec::try_new(
             slot,
-            name,
-            schema,
+            &node.name,
+            node.schema(),
             None,
-            partitions,
+            &placement,
             Some(STREAM_ROWS),
         )?))
     }
@@ -273,14 +316,10 @@ impl Planner<'_> {
     }
 }
 
-/// The plan with its rows spread over as many partitions as there are to be files.
-fn spread_files(plan: Arc<dyn ExecutionPlan>, files: Option<u32>) -> Result<Arc<dyn ExecutionPlan>> {
-    Ok(match files {
-        None => plan,
-        Some(1) => Arc::new(CoalescePartitionsExec::new(plan)),
-        Some(n) => {
-            let partitioning = Partitioning::RoundRobinBatch(n as usize);
-            Arc::new(RepartitionExec::try_new(plan, partitioning)?)
-        }
-    })
+/// The session, planning for another number of partitions.
+fn with_partitions(state: &SessionState, partitions: u32) -> SessionState {
+    let config = state.config().clone().with_target_partitions(partitions as usize);
+    SessionStateBuilder::new_from_existing(state.clone())
+        .with_config(config)
+        .build()
 }

@@ -43,13 +43,16 @@ impl Readers {
 
     /// Whether the node has a plan of its own, rather than being inlined.
     pub(super) fn is_planned(&self, id: NodeId, node: &Node) -> bool {
-        let inlined = self.streams[id.0] == 1 && self.all(id, node) == 1;
+        let is_own = node.stateful || node.layout.is_sealed();
+        let inlined = !is_own && self.streams[id.0] == 1 && self.all(id, node) == 1;
         self.needed[id.0] && !inlined
     }
 
     /// Whether it is known before its readers are planned that the node's rows are kept.
     pub(super) fn is_dataset(&self, id: NodeId, node: &Node) -> bool {
-        self.all(id, node) > 1 && self.streams[id.0] + self.windows[id.0] > 0
+        let read = self.streams[id.0] + self.windows[id.0];
+        // State goes on once in each batch, whoever reads it and when.
+        read > 0 && (node.stateful || self.all(id, node) > 1)
     }
 }
 

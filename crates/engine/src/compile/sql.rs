@@ -206,7 +206,7 @@ fn check_names(plan: &LogicalPlan, place: &Place) -> Result<(), Vec<Diagnostic>>
 }
 
 /// `ORDER BY random()` draws once for each row, before sorting: the same rows are sorted in several places.
-fn draw_before_sorting(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+pub(super) fn draw_before_sorting(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Sort(Sort { expr, input, fetch }) = plan else {
         return Ok(Transformed::no(plan));
     };

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use tidemill_dstream::plan::{
-    DatasetPlan, JobPlan, OutputPlan, SlotKind, SlotPlan, StageOutput, StagePlan, StreamPlan,
+    DatasetPlan, JobPlan, Keeps, OutputPlan, SlotKind, SlotPlan, StageOutput, StagePlan, StreamPlan,
 };
 use tidemill_dstream::{JobGraph, OutputKind};
 use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
@@ -17,8 +18,11 @@ use super::describe::describe;
 use super::leaf::Leaf;
 use crate::TableData;
 use crate::cut::{CutStage, SlotOrigin, cut};
+use crate::placement::Placement;
 use crate::split_count;
+use crate::state::StateExec;
 use crate::template;
+use crate::windowed::WindowMergeExec;
 
 /// A stage stands behind those that it reads from, in this plan or in an earlier one.
 #[derive(Default)]
@@ -26,6 +30,8 @@ pub(super) struct Stages {
     stages: Vec<StagePlan>,
     templates: Vec<Bytes>,
     datasets: Vec<DatasetPlan>,
+    /// Where the rows of each dataset are.
+    placements: Vec<Placement>,
     outputs: HashMap<OutputId, (StageId, u32)>,
 }
 
@@ -48,6 +54,7 @@ impl Stages {
         purpose: &Purpose<'_>,
         leaves: &[Leaf],
     ) -> Result<Option<DatasetId>> {
+        let placement = Placement::after(&plan);
         let is_table = |slot: SlotId| matches!(leaves[slot.0 as usize], Leaf::Table(_));
         let cut_stages = cut(split_count::apply(plan)?, &is_table)?;
         let first = self.stages.len();
@@ -61,7 +68,10 @@ impl Stages {
                     kind,
                 },
                 None => {
-                    kept = purpose.keep.then(|| self.dataset(purpose.name, id, stage.partitions));
+                    kept = purpose.keep.then(|| {
+                        self.placements.push(placement.clone());
+                        self.dataset(purpose.name, id, stage.partitions)
+                    });
                     let made = purpose.outputs.iter().map(|output| (*output, (id, stage.partitions)));
                     self.outputs.extend(made);
                     StageOutput::Result {
@@ -88,6 +98,7 @@ impl Stages {
                 reads: stage.reads,
                 output,
                 every: purpose.every,
+                keeps: keeps(&stage.plan),
                 description: format!("{}: {}", purpose.name, describe(&stage.plan)),
             });
         }
@@ -112,8 +123,8 @@ impl Stages {
         plan.remember = plan.remember.max(batches);
     }
 
-    pub(super) fn partitions(&self, dataset: DatasetId) -> usize {
-        self.datasets[dataset.0 as usize].partitions as usize
+    pub(super) fn placement(&self, dataset: DatasetId) -> Placement {
+        self.placements[dataset.0 as usize].clone()
     }
 
     /// The plan of the job, and the templates of its stages.
@@ -193,6 +204,25 @@ fn consumers(stages: &[CutStage]) -> Vec<usize> {
         }
     }
     consumers
+}
+
+/// What the operators of a stage keep from batch to batch.
+fn keeps(plan: &Arc<dyn ExecutionPlan>) -> Keeps {
+    let mut keeps = Keeps::Nothing;
+    // The closure never fails.
+    let _ = plan.apply(|node| {
+        if let Some(state) = node.downcast_ref::<StateExec>() {
+            keeps = Keeps::State {
+                name: state.spec().name.clone(),
+            };
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        if node.is::<WindowMergeExec>() {
+            keeps = Keeps::Derived;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    keeps
 }
 
 fn reads_sources_only(slots: &[SlotPlan]) -> bool {

@@ -1,4 +1,4 @@
-//! Functions whose result depends on the task: the batch time and seeded random numbers.
+//! Functions whose result depends on the task: the batch time, seeded random numbers, and what samples draw.
 //!
 //! They replace DataFusion's own `now`, `current_date`, `current_time`, `random` and `uuid`, and are volatile, so that
 //! planning never folds them and the optimizer never moves them across a window. The task that is being polled is
@@ -6,17 +6,20 @@
 
 mod batch_time;
 mod random;
+mod sample;
 mod scope;
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
+pub(crate) use sample::draw;
 pub(crate) use scope::TaskScope;
 
 /// The functions, to be registered over DataFusion's of the same names.
 pub(crate) fn task_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = batch_time::functions();
     functions.extend(random::functions());
+    functions.push(sample::function());
     functions
 }

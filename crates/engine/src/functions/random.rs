@@ -45,6 +45,11 @@ impl RandomFunction {
 /// 2^-53: a random integer of 53 bits times this is in `[0, 1)` and exact.
 const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
 
+/// A number in `[0, 1)` of random bits.
+pub(super) fn unit(bits: u64) -> f64 {
+    (bits >> 11) as f64 * UNIT
+}
+
 impl ScalarUDFImpl for RandomFunction {
     fn name(&self) -> &str {
         match self.kind {
@@ -72,7 +77,7 @@ impl ScalarUDFImpl for RandomFunction {
         let rows = args.number_rows;
         TaskScope::current(self.name(), |scope| match self.kind {
             Kind::Random => {
-                let values = (0..rows).map(|_| (scope.next_random() >> 11) as f64 * UNIT);
+                let values = (0..rows).map(|_| unit(scope.next_random()));
                 ColumnarValue::Array(Arc::new(Float64Array::from_iter_values(values)))
             }
             Kind::Uuid => {

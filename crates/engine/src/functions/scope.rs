@@ -1,9 +1,11 @@
 //! The task on whose behalf an expression is evaluated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::error::{DataFusionError, Result};
+use parking_lot::Mutex;
 use tidemill_types::TaskKey;
 
 tokio::task_local! {
@@ -17,6 +19,9 @@ pub(crate) struct TaskScope {
     /// SplitMix64's counter. It is advanced in the order of evaluation, which is that of the rows, for a task is polled
     /// by one thread at a time.
     random: AtomicU64,
+    seed: u64,
+    /// How many records each sample has seen, by its salt.
+    drawn: Mutex<HashMap<u64, u64>>,
 }
 
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -34,6 +39,8 @@ impl TaskScope {
         Self {
             batch_time_ms: key.batch.millis(),
             random: AtomicU64::new(seed),
+            seed,
+            drawn: Mutex::default(),
         }
     }
 
@@ -59,10 +66,20 @@ impl TaskScope {
             .fetch_add(GOLDEN_GAMMA, Ordering::Relaxed)
             .wrapping_add(GOLDEN_GAMMA))
     }
+
+    /// Random bits for the next `rows` records of a sample.
+    pub(super) fn draw(&self, salt: u64, rows: usize) -> impl Iterator<Item = u64> + use<> {
+        let mut drawn = self.drawn.lock();
+        let seen = drawn.entry(salt).or_default();
+        let first = *seen;
+        *seen += rows as u64;
+        let seed = mix(self.seed ^ salt);
+        (first..*seen).map(move |record| mix(seed.wrapping_add(GOLDEN_GAMMA.wrapping_mul(record + 1))))
+    }
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-fn mix(mut z: u64) -> u64 {
+pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

@@ -2,8 +2,15 @@
 
 mod diagnostics;
 mod functions;
+mod joining;
+mod misuse;
 mod operators;
+mod placing;
+mod records;
+mod reducing;
 mod rows;
+mod sorting;
+mod state;
 mod support;
 mod templates;
 mod transforms;

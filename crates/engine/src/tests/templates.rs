@@ -109,6 +109,9 @@ async fn rows(
     let binding = TaskBinding {
         key: key(partition),
         inputs,
+        index: 1,
+        previous: None,
+        memory: None,
     };
     let mut stream = template.run(binding)?;
     let mut rows = 0;

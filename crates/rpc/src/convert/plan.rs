@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill_dstream::plan::{
-    DatasetPlan, ExchangeKind, JobPlan, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
+    DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
     StreamPlan,
 };
 use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
@@ -87,6 +87,11 @@ impl From<&StagePlan> for plan::StagePlan {
             every: stage.every,
             skip_empty: stage.skip_empty,
             description: stage.description.clone(),
+            derives: stage.keeps == Keeps::Derived,
+            state: match &stage.keeps {
+                Keeps::State { name } => Some(name.clone()),
+                Keeps::Nothing | Keeps::Derived => None,
+            },
         }
     }
 }
@@ -110,6 +115,11 @@ impl TryFrom<plan::StagePlan> for StagePlan {
             output: required("output", stage.output)?,
             every: stage.every,
             skip_empty: stage.skip_empty,
+            keeps: match stage.state {
+                Some(name) => Keeps::State { name },
+                None if stage.derives => Keeps::Derived,
+                None => Keeps::Nothing,
+            },
             description: stage.description,
         })
     }

@@ -62,6 +62,9 @@ impl Job {
             stats,
         }));
         self.history.insert(index, batch.into_history());
+        let due = self.spec.plan.states().filter(|(stage, _)| stage.is_due(index));
+        let due: Vec<_> = due.map(|(stage, _)| stage.id).collect();
+        self.state_of.extend(due.into_iter().map(|stage| (stage, index)));
         self.forget();
         self.tell_new_oldest(cx);
     }
@@ -128,7 +131,7 @@ impl Job {
     }
 
     fn forget(&mut self) {
-        let from = self.inputs_from();
+        let from = self.inputs_from().min(self.absent_from());
         while let Some(oldest) = self.history.first_entry().filter(|oldest| *oldest.key() < from) {
             let history = oldest.remove();
             self.forget_blocks(&history.inputs);
@@ -145,7 +148,22 @@ impl Job {
         }
     }
 
-    /// Skipped batches that windows can still ask for.
+    /// The first skipped batch that is between a state and the next batch that it is for.
+    pub(super) fn absent_from(&self) -> i64 {
+        let states = self.spec.plan.states();
+        let next = states.map(|(stage, _)| self.state_of.get(&stage.id).map_or(1, |last| last + 1));
+        let skipped = self
+            .history
+            .iter()
+            .find(|(_, history)| history.absent)
+            .map(|(index, _)| *index);
+        match (next.min(), skipped) {
+            (Some(next), Some(skipped)) => next.max(skipped),
+            _ => i64::MAX,
+        }
+    }
+
+    /// Skipped batches that windows and states can still ask for.
     pub(super) fn absent(&self) -> Vec<BatchTime> {
         let absent = self.history.iter().filter(|(_, history)| history.absent);
         absent.map(|(index, _)| self.time_of(*index)).collect()

@@ -52,7 +52,8 @@ impl Job {
         }
         assert_eq!(self.restores.is_empty(), self.restoring_from == i64::MAX);
         // What is kept is bounded by what can be asked for.
-        assert!(self.history.keys().all(|index| *index >= self.inputs_from()));
+        let from = self.inputs_from().min(self.absent_from());
+        assert!(self.history.keys().all(|index| *index >= from));
         let from = self.remembered_from().min(self.restoring_from);
         assert!(self.parts.held().all(|(part, _)| part.index >= from));
         assert!(self.parts.lost().all(|part| part.index >= from));

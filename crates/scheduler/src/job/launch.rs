@@ -34,10 +34,12 @@ impl Job {
         }
     }
 
-    /// How many batches may be launched at once. One, if a batch can be skipped that the next one's window reads: the
-    /// window has to know.
+    /// How many batches may be launched at once. One, if a batch can be skipped that the next one's window or
+    /// state reads: it has to know.
     fn concurrent_batches(&self) -> usize {
-        if self.spec.on_batch_failure == FailurePolicy::Skip && self.spec.plan.remember() > 1 {
+        let plan = &self.spec.plan;
+        if self.spec.on_batch_failure == FailurePolicy::Skip && (plan.remember() > 1 || plan.states().next().is_some())
+        {
             1
         } else {
             self.spec.concurrent_batches.max(1) as usize
@@ -48,6 +50,7 @@ impl Job {
         let Some(mut batch) = self.batches.remove(&index) else {
             return;
         };
+        self.state_began |= self.spec.plan.states().next().is_some();
         batch.state = BatchState::Running;
         batch.launched = cx.now;
         batch.tables.clone_from(&self.tables);

@@ -5,6 +5,7 @@
 //!   the lost executor run again as long as a reader of theirs is unfinished. Readers drop what they have already.
 //! - Received blocks that only it held are gone, and are counted.
 //! - Remembered partitions are made again from their inputs (see `restore`).
+//! - State is nowhere else: a job that has lost some ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use super::inputs::Losses;
 use super::parts::Part;
 use super::task::{Key, Task};
 use super::{Job, JobState};
-use crate::action::Action;
+use crate::action::{Action, JobEnd};
 use crate::scheduler::Context;
 
 /// Partitions by the executor and the stage that sends to them.
@@ -30,6 +31,15 @@ impl Job {
         }
         self.forgotten_blocks.remove(&lost);
         self.told_oldest.remove(&lost);
+        if self.state_began && self.owners.contains(&lost) {
+            let names: Vec<&str> = self.spec.plan.states().map(|(_, name)| name).collect();
+            let error = format!(
+                "executor {lost} is lost, and with it its part of the state of {}",
+                names.join(", ")
+            );
+            self.end(cx, JobEnd::Failed(error));
+            return;
+        }
         self.abandon_restores();
         self.parts.lose_of(lost);
         let alone = self.executors().next().is_none();

@@ -89,6 +89,10 @@ pub(crate) struct Job {
     routing: RoutingVersion,
     /// An executor has come since the owners were chosen.
     rebalance: bool,
+    /// A batch of a job with state was launched: executors hold state from then on.
+    state_began: bool,
+    /// Of each stage with state, the last batch that it has come to.
+    state_of: BTreeMap<StageId, i64>,
     tables: TableVersions,
     totals: view::Totals,
 }
@@ -116,6 +120,8 @@ impl Job {
             homes: spec.plan.homes(),
             routing: RoutingVersion(0),
             rebalance: false,
+            state_began: false,
+            state_of: BTreeMap::new(),
             tables: Arc::new(spec.tables.iter().cloned().collect()),
             totals: view::Totals::default(),
             spec,

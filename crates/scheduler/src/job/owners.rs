@@ -2,7 +2,8 @@
 //!
 //! Owners change in two ways. When an executor has come, partitions move until the loads are even, at a batch border:
 //! no batch is launched until those before are finished, so that nothing is on its way to an old owner. When an
-//! executor is lost, its partitions move at once and nobody else's.
+//! executor is lost, its partitions move at once and nobody else's. Once a job has state, its partitions stay where they
+//! are.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,10 @@ impl Job {
             return;
         }
         self.rebalance = false;
+        if self.state_began && !self.owners.is_empty() {
+            // State stays where it is.
+            return;
+        }
         let places = self.homes.iter().flat_map(|(_, homes)| homes).max();
         let places = places.map_or(0, |max| max + 1);
         let capacities = cx.capacities(|id| self.is_here(id));

@@ -11,5 +11,6 @@ mod failures;
 mod losses;
 mod random;
 mod receivers;
+mod state;
 mod ticks;
 mod windows;

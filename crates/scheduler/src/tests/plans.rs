@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidemill_dstream::plan::{
-    DatasetPlan, ExchangeKind, JobPlan, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
+    DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
     StreamPlan,
 };
 use tidemill_dstream::{FailurePolicy, OutputKind, Source};
@@ -113,6 +113,7 @@ impl Plan {
             reads: reads_of,
             output,
             every,
+            keeps: Keeps::Nothing,
             skip_empty: exchanges && only_sources,
             description: format!("stage {id}"),
         });
@@ -205,6 +206,15 @@ pub(super) fn word_count(partitions: u32) -> JobPlan {
     plan.dataset(&[Read::Shuffle(map)], 1);
     plan.output_of(REDUCE);
     plan.build()
+}
+
+/// The same, with state in the reduce.
+pub(super) fn running_count(partitions: u32) -> JobPlan {
+    let mut plan = word_count(partitions);
+    plan.stages[REDUCE.0 as usize].keeps = Keeps::State {
+        name: "counts".to_owned(),
+    };
+    plan
 }
 
 pub(super) const MAP: StageId = StageId(0);

@@ -4,27 +4,27 @@
 //! decided afterwards, when all readers are known. A stream is split in several nodes where its rows up to a step are
 //! read as a whole: below a window, and below a transform, whose SQL may read its input more than once.
 
+mod layout;
+mod operators;
 mod outputs;
 mod state;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{
-    Diagnostic, Function, JobGraph, Line, Operator, OutputKind, Reduction, Step, StreamDef, StreamInput,
-};
+use tidemill_dstream::{Diagnostic, Function, JobGraph, Line, Operator, OutputKind, StreamDef, StreamInput};
 use tidemill_types::{OutputId, StreamId};
 
+pub(super) use self::layout::{Finish, Layout};
 use self::window::slide_of;
 use super::diagnose::Place;
 use super::leaf::{Leaf, LeafTable, NodeId};
 use super::sql::{self, Relations};
-use super::steps::StepBuilder;
 use crate::TableData;
 
 /// A plan whose rows may be kept: a stream, a part of one, or what an output makes of one.
@@ -37,8 +37,17 @@ pub(super) struct Node {
     pub(super) slide: u32,
     /// Outputs that take its rows as they are.
     pub(super) outputs: Vec<OutputId>,
-    /// Into how many partitions the rows are spread at the end.
-    pub(super) files: Option<u32>,
+    pub(super) layout: Layout,
+    /// It keeps state: it has to be computed once in every batch.
+    pub(super) stateful: bool,
+}
+
+impl Node {
+    /// The columns of its rows.
+    pub(super) fn schema(&self) -> SchemaRef {
+        let schema = Arc::new(self.plan.schema().as_arrow().clone());
+        self.layout.schema(schema)
+    }
 }
 
 /// All nodes of a job; a node reads only nodes before it.
@@ -61,6 +70,7 @@ pub(super) async fn elaborate(
         state,
         nodes: Vec::new(),
         streams: HashMap::new(),
+        snapshots: HashMap::new(),
         broken: HashSet::new(),
         faults: Vec::new(),
     };
@@ -86,50 +96,85 @@ pub(super) async fn elaborate(
     elaborator.finish()
 }
 
+/// Where a step stands.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    stream: &'a StreamDef,
+    step: usize,
+    place: &'a Place,
+}
+
+impl Site<'_> {
+    /// What the rows before the step are called.
+    fn before(&self) -> String {
+        match (self.step, &self.stream.input) {
+            (0, StreamInput::Source(_)) => self.stream.name.clone(),
+            (step, _) => format!("{}.steps[..{step}]", self.stream.name),
+        }
+    }
+
+    /// What the rows behind the step are called.
+    fn behind(&self) -> String {
+        match self.step + 1 {
+            last if last == self.stream.steps.len() => self.stream.name.clone(),
+            next => format!("{}.steps[..{next}]", self.stream.name),
+        }
+    }
+}
+
 struct Elaborator<'a> {
     graph: &'a JobGraph,
     tables: &'a [TableData],
     state: &'a SessionState,
     nodes: Vec<Node>,
     streams: HashMap<&'a str, NodeId>,
+    /// How the states of streams that end with `map_with_state` are read, where a stream asks for them.
+    snapshots: HashMap<String, LeafTable>,
     /// Streams with faults: what reads them is not looked at.
     broken: HashSet<&'a str>,
     faults: Vec<Diagnostic>,
 }
 
 impl<'a> Elaborator<'a> {
-    /// The streams, each behind those that it reads. The streams of a cycle are reported and left out.
+    /// The streams, each behind those that it reads and otherwise in definition order. The streams of a cycle, and those
+    /// behind it, are reported and left out.
     fn in_order(&mut self) -> Vec<&'a StreamDef> {
-        let graph = self.graph;
-        let mut open: Vec<&'a StreamDef> = graph.streams.iter().collect();
-        let mut done: HashSet<&'a str> = HashSet::new();
-        let mut ordered = Vec::with_capacity(open.len());
-        loop {
-            let (ready, blocked): (Vec<_>, Vec<_>) = open.iter().copied().partition(|stream| {
-                let reads = self.reads(stream);
-                reads
-                    .iter()
-                    .all(|name| done.contains(name.as_str()) || graph.stream(name).is_none())
-            });
-            if ready.is_empty() {
-                for stream in &blocked {
-                    let place = Place::new(format!("streams.{}", stream.name), stream.line);
-                    self.faults.push(
-                        place
-                            .diagnostic("reads itself through other streams")
-                            .subject(&stream.name),
-                    );
-                    self.broken.insert(&stream.name);
-                }
-                return ordered;
-            }
-            done.extend(ready.iter().map(|stream| stream.name.as_str()));
-            ordered.extend(ready);
-            open = blocked;
-            if open.is_empty() {
-                return ordered;
+        let streams = &self.graph.streams;
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (place, stream) in streams.iter().enumerate() {
+            places.entry(&stream.name).or_insert(place);
+        }
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); streams.len()];
+        let mut waits_for = vec![0; streams.len()];
+        for (place, stream) in streams.iter().enumerate() {
+            let reads = self.reads(stream);
+            let parents: BTreeSet<usize> = reads
+                .iter()
+                .filter_map(|name| places.get(name.as_str()).copied())
+                .collect();
+            waits_for[place] = parents.len();
+            for parent in parents {
+                readers[parent].push(place);
             }
         }
+        let mut ready: BTreeSet<usize> = (0..streams.len()).filter(|place| waits_for[*place] == 0).collect();
+        let mut ordered = Vec::with_capacity(streams.len());
+        while let Some(place) = ready.pop_first() {
+            ordered.push(&streams[place]);
+            for reader in &readers[place] {
+                waits_for[*reader] -= 1;
+                if waits_for[*reader] == 0 {
+                    ready.insert(*reader);
+                }
+            }
+        }
+        for (stream, _) in streams.iter().zip(&waits_for).filter(|(_, waits_for)| **waits_for > 0) {
+            let place = Place::new(format!("streams.{}", stream.name), stream.line);
+            let fault = place.diagnostic("reads itself through other streams");
+            self.faults.push(fault.subject(&stream.name));
+            self.broken.insert(&stream.name);
+        }
+        ordered
     }
 
     /// The names of the streams that a stream reads.
@@ -175,64 +220,17 @@ impl<'a> Elaborator<'a> {
         for (i, step) in stream.steps.iter().enumerate() {
             let at = format!("streams.{}.steps[{i}].{}", stream.name, step.operator.name());
             let place = Place::new(at, Line(step.line.0.or(stream.line.0)));
-            match step.operator.expand() {
-                None => plan = self.step(stream, i, step, plan, &place).await?,
-                Some(operators) => {
-                    for operator in operators {
-                        let line = step.line;
-                        plan = self.step(stream, i, &Step { operator, line }, plan, &place).await?;
-                    }
-                }
+            let site = Site {
+                stream,
+                step: i,
+                place: &place,
+            };
+            let expanded = step.operator.expand();
+            for operator in expanded.as_deref().unwrap_or(std::slice::from_ref(&step.operator)) {
+                plan = self.step(site, operator, plan).await?;
             }
         }
         Ok(Some(self.push(&stream.name, place, plan)))
-    }
-
-    async fn step(
-        &mut self,
-        stream: &StreamDef,
-        index: usize,
-        step: &Step,
-        input: LogicalPlan,
-        place: &Place,
-    ) -> Result<LogicalPlan, Vec<Diagnostic>> {
-        let state = self.state;
-        let builder = StepBuilder { state, place };
-        match &step.operator {
-            Operator::Map { columns } => builder.map(input, columns),
-            Operator::FlatMap { columns } => builder.flat_map(input, columns),
-            Operator::Filter { predicate } => builder.filter(input, predicate),
-            Operator::Union { with } => {
-                let others = with.iter().map(|name| Ok((name.clone(), self.scan(name, place)?)));
-                let others = others.collect::<Result<_, Vec<Diagnostic>>>()?;
-                builder.union(input, others)
-            }
-            Operator::ReduceByKey {
-                keys,
-                reduction: Reduction::Aggregates(aggregates),
-                partitions: None,
-            } => builder.reduce_by_key(input, keys, aggregates),
-            Operator::Reduce {
-                reduction: Reduction::Aggregates(aggregates),
-            } => builder.reduce(input, aggregates),
-            Operator::Count => builder.count(input),
-            Operator::Window { length, slide } => {
-                let (node, _) = self.split(stream, index, input, place);
-                self.window(node, *length, *slide, &stream.name, place)
-                    .map_err(|fault| vec![fault])
-            }
-            Operator::Transform {
-                function: Function::Expr(sql),
-            } => {
-                let (_, leaf) = self.split(stream, index, input, place);
-                let relations = self.relations(&stream.name, leaf);
-                sql::plan(sql, &relations, state, place).await
-            }
-            Operator::UpdateStateByKey(_) | Operator::MapWithState(_) | Operator::StateSnapshots => {
-                self.keyed_state(stream, index, step, input, place)
-            }
-            other => Err(vec![place.diagnostic(format!("{} is not supported yet", other.name()))]),
-        }
     }
 
     fn source(&self, stream: &StreamDef, place: &Place) -> Result<LogicalPlan, Vec<Diagnostic>> {
@@ -273,12 +271,12 @@ impl<'a> Elaborator<'a> {
     fn leaf(&self, id: NodeId) -> LeafTable {
         let node = &self.nodes[id.0];
         match LeafTable::bare(&node.plan) {
-            Some(leaf) if !matches!(leaf.leaf, Leaf::Source(_)) => leaf,
+            Some(leaf) if !matches!(leaf.leaf, Leaf::Source(_)) && !node.layout.is_sealed() => leaf,
             _ => LeafTable {
                 leaf: Leaf::Stream(id),
                 slide: node.slide,
                 label: node.name.clone(),
-                schema: Arc::new(node.plan.schema().as_arrow().clone()),
+                schema: node.schema(),
                 physical: None,
             },
         }
@@ -292,21 +290,18 @@ impl<'a> Elaborator<'a> {
             plan,
             slide,
             outputs: Vec::new(),
-            files: None,
+            layout: Layout::default(),
+            stateful: false,
         });
         NodeId(self.nodes.len() - 1)
     }
 
     /// The rows before a step as a node of their own, and how it is read.
-    fn split(&mut self, stream: &StreamDef, step: usize, input: LogicalPlan, place: &Place) -> (NodeId, LeafTable) {
+    fn split(&mut self, site: Site<'_>, input: LogicalPlan) -> (NodeId, LeafTable) {
         match LeafTable::bare(&input) {
             Some(leaf) if let Leaf::Stream(node) = leaf.leaf => (node, leaf),
             _ => {
-                let name = match (step, &stream.input) {
-                    (0, StreamInput::Source(_)) => stream.name.clone(),
-                    _ => format!("{}.steps[..{step}]", stream.name),
-                };
-                let node = self.push(&name, place.clone(), input);
+                let node = self.push(&site.before(), site.place.clone(), input);
                 (node, self.leaf(node))
             }
         }
@@ -332,10 +327,8 @@ impl<'a> Elaborator<'a> {
         }
         let schema = |name: &str| {
             let node = self.streams.get(name)?;
-            Some((
-                name.to_owned(),
-                Arc::new(self.nodes[node.0].plan.schema().as_arrow().clone()),
-            ))
+            let leaf = self.leaf(*node);
+            Some((name.to_owned(), leaf.schema))
         };
         let schemas = self
             .graph

@@ -3,7 +3,7 @@
 use tidemill_dstream::{Diagnostic, OutputDef, OutputKind};
 use tidemill_types::OutputId;
 
-use super::Elaborator;
+use super::{Elaborator, Finish};
 use crate::compile::diagnose::Place;
 use crate::compile::leaf::Leaf;
 use crate::compile::native::unregistered;
@@ -44,7 +44,7 @@ impl Elaborator<'_> {
                 let plan = self.scan(&output.from, &place)?;
                 let node = self.push(&format!("save {}", output.from), place, plan);
                 self.nodes[node.0].outputs.push(id);
-                self.nodes[node.0].files = save.files;
+                self.nodes[node.0].layout.finish.extend(save.files.map(Finish::Files));
             }
             OutputKind::Foreach { function, .. } => return Err(vec![unregistered(function, &[], &place)]),
             OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {

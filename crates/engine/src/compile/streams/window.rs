@@ -1,6 +1,5 @@
 //! Windows, and in how many batches a stream has rows.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -50,7 +49,7 @@ impl Elaborator<'_> {
             leaf,
             slide,
             label: format!("{} of the last {batches} batches", parent.name),
-            schema: Arc::new(parent.plan.schema().as_arrow().clone()),
+            schema: parent.schema(),
             physical: None,
         };
         table.scan(stream).map_err(|e| place.explain(&e, self.state))

@@ -2,7 +2,7 @@
 
 mod jobs;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringViewArray};
@@ -10,11 +10,11 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use tidemill_dstream::JobGraph;
-use tidemill_dstream::plan::{ExchangeKind, SlotKind, SlotPartition, StageOutput, StagePlan};
+use tidemill_dstream::plan::{ExchangeKind, Keeps, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
 
 pub(crate) use self::jobs::*;
-use crate::{CompiledJob, SlotInput, TableData, TaskBinding, Template, decode_ipc, encode_ipc};
+use crate::{CompiledJob, Panes, SlotInput, TableData, TaskBinding, TaskMemory, Template, decode_ipc, encode_ipc};
 
 /// Partition counts under which every job has to give the same rows.
 pub(crate) const PARTITIONS: [u32; 3] = [1, 2, 7];
@@ -25,6 +25,10 @@ pub(crate) struct Mini {
     tables: Vec<TableData>,
     /// By dataset and batch index, the rows of each partition.
     datasets: HashMap<(DatasetId, i64), Vec<Vec<RecordBatch>>>,
+    /// What partitions of stages keep from batch to batch.
+    memories: HashMap<(StageId, u32), Arc<TaskMemory>>,
+    /// Batches that count as never run.
+    skipped: BTreeSet<i64>,
     index: i64,
     /// Rows of all exchanges so far.
     pub(crate) shuffled: usize,
@@ -47,6 +51,8 @@ impl Mini {
             templates,
             tables: tables.to_vec(),
             datasets: HashMap::new(),
+            memories: HashMap::new(),
+            skipped: BTreeSet::new(),
             index: 0,
             shuffled: 0,
         }
@@ -61,6 +67,39 @@ impl Mini {
     /// Runs the next batch with the given lines for each source; the rows of the outputs that are due, by name.
     pub(crate) fn batch(&mut self, lines: &[(&str, &[&str])]) -> BTreeMap<String, Rows> {
         self.try_batch(lines).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// Forgets what is kept from batch to batch, as an executor that has just started.
+    pub(crate) fn forget_memory(&mut self) {
+        self.memories.clear();
+    }
+
+    /// Has the last batch count as skipped.
+    pub(crate) fn skip(&mut self) {
+        self.skipped.insert(self.index);
+        self.datasets.retain(|(_, index), _| *index != self.index);
+    }
+
+    /// Runs the last batch once more, with other lines: its first run counts as never having been.
+    pub(crate) fn again(&mut self, lines: &[(&str, &[&str])]) -> BTreeMap<String, Rows> {
+        self.index -= 1;
+        self.batch(lines)
+    }
+
+    /// The state of a stage, rows of all partitions, sorted.
+    pub(crate) fn state(&self, name: &str) -> Rows {
+        let states = self.compiled.plan.states();
+        let stages: Vec<StageId> = states
+            .filter(|(_, of)| *of == name)
+            .map(|(stage, _)| stage.id)
+            .collect();
+        let memories = self.memories.iter().filter(|((stage, _), _)| stages.contains(stage));
+        let mut rows: Rows = memories
+            .filter_map(|(_, memory)| memory.state().unwrap())
+            .flat_map(|(_, rows)| format_rows(&rows))
+            .collect();
+        rows.sort();
+        rows
     }
 
     pub(crate) fn try_batch(&mut self, lines: &[(&str, &[&str])]) -> Result<BTreeMap<String, Rows>, TaskFailure> {
@@ -86,11 +125,19 @@ impl Mini {
                 let inputs = reads
                     .iter()
                     .map(|read| (*read, self.input(stage, *read, lines, &shuffles)));
-                let inputs: Vec<(SlotPartition, Vec<RecordBatch>)> = inputs.collect();
+                let inputs: Vec<(SlotPartition, Vec<(i64, Vec<RecordBatch>)>)> = inputs.collect();
                 let empty = inputs
                     .iter()
-                    .all(|(_, batches)| batches.iter().all(|batch| batch.num_rows() == 0));
-                let rows = run(&template, key, inputs)?;
+                    .flat_map(|(_, batches)| batches)
+                    .all(|(_, rows)| rows.iter().all(|rows| rows.num_rows() == 0));
+                let memory = self.memories.entry((stage.id, partition)).or_default();
+                let kept = (stage.keeps != Keeps::Nothing).then(|| Arc::clone(memory));
+                let indices = (1..self.index).rev();
+                let previous = indices
+                    .filter(|index| stage.is_due(*index))
+                    .find(|index| !self.skipped.contains(index));
+                let at = (self.index, previous, kept);
+                let rows = run(&template, key, inputs, at)?;
                 assert!(
                     !(stage.skip_empty && empty && !rows.is_empty()),
                     "stage {} must not skip empty tasks",
@@ -139,10 +186,10 @@ impl Mini {
         read: SlotPartition,
         lines: &[(&str, &[&str])],
         shuffles: &HashMap<StageId, Vec<Vec<RecordBatch>>>,
-    ) -> Vec<RecordBatch> {
+    ) -> Vec<(i64, Vec<RecordBatch>)> {
         let slot = stage.slots.iter().find(|slot| slot.id == read.slot).unwrap();
         let partition = read.partition as usize;
-        match &slot.kind {
+        let rows = match &slot.kind {
             SlotKind::Source { stream } => {
                 let stream = &self.compiled.plan.streams[stream.0 as usize];
                 let lines = lines
@@ -155,8 +202,11 @@ impl Mini {
             SlotKind::Shuffle { from } => shuffles[from][partition].clone(),
             SlotKind::Dataset { dataset, batches } => {
                 let first = self.index - i64::from(*batches) + 1;
-                let versions = (first..=self.index).filter_map(|index| self.datasets.get(&(*dataset, index)));
-                versions.flat_map(|partitions| partitions[partition].clone()).collect()
+                let versions =
+                    (first..=self.index).filter_map(|index| Some((index, self.datasets.get(&(*dataset, index))?)));
+                return versions
+                    .map(|(index, partitions)| (index, partitions[partition].clone()))
+                    .collect();
             }
             SlotKind::Table { name } => self
                 .tables
@@ -165,7 +215,8 @@ impl Mini {
                 .unwrap()
                 .batches
                 .clone(),
-        }
+        };
+        vec![(self.index, rows)]
     }
 }
 
@@ -178,20 +229,28 @@ pub(crate) fn text(lines: &[&str]) -> RecordBatch {
 fn run(
     template: &Template,
     key: TaskKey,
-    inputs: Vec<(SlotPartition, Vec<RecordBatch>)>,
+    inputs: Vec<(SlotPartition, Vec<(i64, Vec<RecordBatch>)>)>,
+    (index, previous, memory): (i64, Option<i64>, Option<Arc<TaskMemory>>),
 ) -> Result<Vec<RecordBatch>, TaskFailure> {
     let inputs = inputs.into_iter().map(|(read, batches)| {
-        // Both kinds of input, by turns.
-        let input = if read.partition % 2 == 0 {
-            SlotInput::Batches(batches)
+        let indices: Vec<i64> = batches.iter().map(|(index, _)| *index).collect();
+        // All kinds of input.
+        let input = if indices != [index] {
+            let load = move |at: i64| Ok(batches.iter().find(|(index, _)| *index == at).unwrap().1.clone());
+            SlotInput::Panes(Arc::new(Panes::new(indices, load)))
+        } else if read.partition % 2 == 0 {
+            SlotInput::Batches(batches.into_iter().flat_map(|(_, rows)| rows).collect())
         } else {
-            SlotInput::Reader(Box::new(batches.into_iter().map(Ok)))
+            SlotInput::Reader(Box::new(batches.into_iter().flat_map(|(_, rows)| rows).map(Ok)))
         };
         ((read.slot, read.partition), input)
     });
     let stream = template.run(TaskBinding {
         key,
         inputs: inputs.collect(),
+        index,
+        previous,
+        memory,
     })?;
     let schema = template.schema();
     block_on(stream.collect::<Vec<_>>())

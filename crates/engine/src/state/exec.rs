@@ -1,0 +1,268 @@
+//! The plan node of a state operator.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::common::internal_err;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::all_keys::AllKeys;
+use super::spec::{StateKind, StateSpec};
+use super::touched_keys::TouchedKeys;
+use super::version::At;
+use crate::batches::conform;
+use crate::binding::Inputs;
+use crate::keyed::hash::{hash_keys, partition};
+use crate::memory::{Entry, MemoryKey, TaskMemory};
+
+/// Applies a batch's keys and values to the state of its partition.
+///
+/// Its first input is distributed by the keys. The second, if there is one, has the state before the first batch: all of
+/// it, for every partition, which takes the keys that are its own.
+#[derive(Debug)]
+pub(crate) struct StateExec {
+    spec: Arc<StateSpec>,
+    input: Arc<dyn ExecutionPlan>,
+    initial: Option<Arc<dyn ExecutionPlan>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl StateExec {
+    pub(crate) fn new(
+        spec: Arc<StateSpec>,
+        input: Arc<dyn ExecutionPlan>,
+        initial: Option<Arc<dyn ExecutionPlan>>,
+    ) -> Self {
+        let partitions = input.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(spec.schema()),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self {
+            spec,
+            input,
+            initial,
+            properties: Arc::new(properties),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &StateSpec {
+        &self.spec
+    }
+
+    /// The key columns of the input.
+    pub(crate) fn keys(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let keys = self.spec.keys.iter().enumerate();
+        keys.map(|(i, field)| Arc::new(Column::new(field.name(), i)) as Arc<dyn PhysicalExpr>)
+            .collect()
+    }
+}
+
+impl DisplayAs for StateExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.spec.kind {
+            StateKind::All => "all keys".to_owned(),
+            StateKind::Touched { timeout_ms: None, .. } => "keys of the batch".to_owned(),
+            StateKind::Touched {
+                timeout_ms: Some(ms), ..
+            } => format!("keys of the batch, timeout {ms} ms"),
+        };
+        let names = |fields: &[arrow::datatypes::FieldRef]| -> String {
+            let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+            names.join(", ")
+        };
+        let (keys, columns) = (names(&self.spec.keys), names(&self.spec.columns));
+        write!(
+            f,
+            "StateExec: {}, keys=[{keys}], state=[{columns}], {kind}",
+            self.spec.name
+        )
+    }
+}
+
+impl ExecutionPlan for StateExec {
+    fn name(&self) -> &str {
+        "StateExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        let initial = self.initial.iter().map(|_| Distribution::SinglePartition);
+        [Distribution::KeyPartitioned(self.keys())]
+            .into_iter()
+            .chain(initial)
+            .collect()
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        self.children().iter().map(|_| false).collect()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        [&self.input].into_iter().chain(&self.initial).collect()
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        let emit: &[_] = match &self.spec.kind {
+            StateKind::All => &[],
+            StateKind::Touched { emit, .. } => emit,
+        };
+        for expr in self.spec.update.iter().chain(emit.iter().map(|(_, expr)| expr)) {
+            if f(expr)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut children = children.into_iter();
+        let Some(input) = children.next() else {
+            return internal_err!("a StateExec without an input");
+        };
+        Ok(Arc::new(Self::new(Arc::clone(&self.spec), input, children.next())))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let inputs = context.session_config().get_extension::<Inputs>();
+        let Some(inputs) = inputs else {
+            return internal_err!("the state of `{}` was used outside of a task", self.spec.name);
+        };
+        let Some(memory) = inputs.memory() else {
+            return internal_err!("nothing keeps the state of `{}` here", self.spec.name);
+        };
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let (at, entry) = (inputs.at(), memory.entry(MemoryKey::State));
+        let initial = match &self.initial {
+            Some(initial) if at.previous.is_none() => Some(initial.execute(0, Arc::clone(&context))?),
+            _ => None,
+        };
+        let apply = Apply {
+            spec: Arc::clone(&self.spec),
+            partition: u32::try_from(partition).map_err(|e| DataFusionError::External(e.into()))?,
+            partitions: self.properties.partitioning.partition_count() as u32,
+            at,
+            entry,
+        };
+        let chunk = context.session_config().batch_size().max(1);
+        let rows = stream::once(async move {
+            let input = collect(input).await?;
+            let initial = match initial {
+                Some(initial) => Some(collect(initial).await?),
+                None => None,
+            };
+            apply.run(&input, initial)
+        });
+        let chunks = rows.map_ok(move |rows: RecordBatch| {
+            let starts = (0..rows.num_rows()).step_by(chunk);
+            let chunks: Vec<_> = starts
+                .map(|at| Ok(rows.slice(at, chunk.min(rows.num_rows() - at))))
+                .collect();
+            stream::iter(chunks)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            self.spec.schema(),
+            chunks.try_flatten(),
+        )))
+    }
+}
+
+async fn collect(mut rows: SendableRecordBatchStream) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next().await {
+        batches.push(batch?);
+    }
+    Ok(concat_batches(&schema, &batches)?)
+}
+
+/// One batch of one partition.
+struct Apply {
+    spec: Arc<StateSpec>,
+    partition: u32,
+    partitions: u32,
+    at: At,
+    entry: Entry,
+}
+
+impl Apply {
+    fn run(&self, input: &RecordBatch, initial: Option<RecordBatch>) -> Result<RecordBatch> {
+        let initial = initial.map(|rows| self.own(&rows)).transpose()?;
+        let mut entry = self.entry.lock();
+        if entry.is_none() {
+            *entry = Some(match self.spec.kind {
+                StateKind::All => Box::new(AllKeys::new(&self.spec)?),
+                StateKind::Touched { .. } => Box::new(TouchedKeys::new(&self.spec)?),
+            });
+        }
+        let kept = entry.as_mut().map(|kept| kept.as_any());
+        let Some(kept) = kept else {
+            return internal_err!("`{}` has no state", self.spec.name);
+        };
+        if let Some(state) = kept.downcast_mut::<AllKeys>() {
+            state.apply(self.at, input, initial.as_ref())
+        } else if let Some(state) = kept.downcast_mut::<TouchedKeys>() {
+            state.apply(self.at, input, initial.as_ref())
+        } else {
+            internal_err!("`{}` keeps something else", self.spec.name)
+        }
+    }
+
+    /// The rows whose keys belong to this partition.
+    fn own(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let hashes = hash_keys(&rows.columns()[..self.spec.keys.len()])?;
+        let own: BooleanArray = hashes
+            .into_iter()
+            .map(|hash| Some(partition(hash, self.partitions) == self.partition))
+            .collect();
+        let own = filter_record_batch(rows, &own)?;
+        Ok(conform(&own, &self.spec.state_schema())?)
+    }
+}
+
+impl TaskMemory {
+    /// The keys and states of the last version, and the index of its batch; `None` if there is none.
+    pub fn state(&self) -> Result<Option<(i64, RecordBatch)>, crate::Error> {
+        let entry = self.entry(MemoryKey::State);
+        let mut entry = entry.lock();
+        let Some(kept) = entry.as_mut().map(|kept| kept.as_any()) else {
+            return Ok(None);
+        };
+        let (version, rows) = if let Some(state) = kept.downcast_ref::<AllKeys>() {
+            (state.version(), state.rows()?)
+        } else if let Some(state) = kept.downcast_ref::<TouchedKeys>() {
+            (state.version(), state.snapshot()?)
+        } else {
+            return Ok(None);
+        };
+        Ok(version.map(|version| (version, rows)))
+    }
+}

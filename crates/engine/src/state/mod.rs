@@ -1,0 +1,22 @@
+//! Keyed state: what an operator knows of each key from batch to batch.
+//!
+//! - [`StateSpec`]: what the operator was told, in physical expressions.
+//! - [`AllKeys`] is the state of `update_state_by_key`, which looks at every key in every batch: columns.
+//! - [`TouchedKeys`] is that of `map_with_state`, which looks at the keys of the batch's records: a log of rows and an
+//!   index into it.
+//! - [`StateNode`] and [`StateExec`]: the operator in logical and physical plans.
+//!
+//! Both go from the version of one batch to that of the next, and can go back one version, so that a batch can run again.
+//! A batch that finds another version than the one before it fails: state is never begun anew by itself.
+
+mod all_keys;
+mod exec;
+mod node;
+mod spec;
+mod touched_keys;
+mod version;
+
+pub(crate) use exec::StateExec;
+pub(crate) use node::{StateNode, StatePlanner};
+pub(crate) use spec::{SNAPSHOT, StateKind, StateSpec, TIMING_OUT, Value, old_name, snapshot_name};
+pub(crate) use version::At;

@@ -1,0 +1,455 @@
+//! Keyed state: what each batch gives, what is kept, and what happens when batches run again, are skipped, or find their
+//! state gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tidemill_dstream::{JobGraph, MapWithState, Operator, StateFunction, UpdateStateByKey};
+
+use super::support::*;
+
+fn update(keys: &[(&str, &str)], values: &[(&str, &str)], state: &[(&str, &str)]) -> UpdateStateByKey {
+    UpdateStateByKey {
+        keys: columns(keys),
+        values: columns(values),
+        state: StateFunction::Columns(columns(state)),
+        initial: None,
+        partitions: None,
+    }
+}
+
+fn map_state(keys: &[(&str, &str)], values: &[(&str, &str)], state: &[(&str, &str)]) -> MapWithState {
+    MapWithState {
+        keys: columns(keys),
+        values: columns(values),
+        state: StateFunction::Columns(columns(state)),
+        emit: Vec::new(),
+        timeout: None,
+        initial: None,
+        partitions: None,
+    }
+}
+
+/// The lines are words; `n` is how often each occurs.
+fn counting() -> UpdateStateByKey {
+    update(
+        &[("word", "value")],
+        &[("n", "count(*)")],
+        &[("total", "coalesce(total, 0) + n")],
+    )
+}
+
+fn over_lines(operators: Vec<Operator>) -> JobGraph {
+    job(
+        vec![source("lines", vec![]), from("out", "lines", operators)],
+        vec![table("out")],
+    )
+}
+
+/// Runs the batches under all partition counts; the rows of `out`, sorted.
+fn check(graph: &JobGraph, batches: &[(&[&str], &[&str])]) {
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(graph, &[], partitions);
+        for (i, (lines, expected)) in batches.iter().enumerate() {
+            let found = mini.batch(&[("lines", lines)]).remove("out").map(sorted);
+            let expected = sorted(expected.iter().map(ToString::to_string).collect());
+            assert_eq!(found, Some(expected), "batch {}, {partitions} partitions", i + 1);
+        }
+    }
+}
+
+#[test]
+fn every_key_is_there_in_every_batch_with_or_without_records() {
+    check(
+        &over_lines(vec![Operator::UpdateStateByKey(counting())]),
+        &[
+            (&["a", "b", "a"], &["a|2", "b|1"]),
+            (&[], &["a|2", "b|1"]),
+            (&["b", "c"], &["a|2", "b|2", "c|1"]),
+        ],
+    );
+}
+
+#[test]
+fn a_state_of_nulls_is_removed_and_a_key_that_comes_again_begins_anew() {
+    let leaving = update(
+        &[("word", "value")],
+        &[("n", "count(*)")],
+        &[("total", "CASE WHEN n = 0 THEN NULL ELSE coalesce(total, 0) + n END")],
+    );
+    check(
+        &over_lines(vec![Operator::UpdateStateByKey(leaving)]),
+        &[
+            (&["a", "b"], &["a|1", "b|1"]),
+            (&["a"], &["a|2"]),
+            (&["b"], &["b|1"]),
+            (&[], &[]),
+            (&["a", "c"], &["a|1", "c|1"]),
+        ],
+    );
+}
+
+#[test]
+fn state_has_several_columns_of_their_own_types() {
+    let parts = ("split_part(value, ' ', 1)", "split_part(value, ' ', 2)");
+    let best = update(
+        &[("k", parts.0)],
+        &[("longest", &format!("max({})", parts.1)), ("n", "count(*)")],
+        &[
+            ("last", "coalesce(longest, last)"),
+            ("seen", "coalesce(seen, 0) + n"),
+            ("mean", "CAST(coalesce(seen, 0) + n AS DOUBLE) / 2"),
+        ],
+    );
+    check(
+        &over_lines(vec![Operator::UpdateStateByKey(best)]),
+        &[
+            (&["x one", "y two"], &["x|one|1|0.5", "y|two|1|0.5"]),
+            (
+                &["x three", "x thirteen", ""],
+                &["x|three|3|1.5", "y|two|1|0.5", "||1|0.5"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_state_before_the_first_batch_comes_from_a_table_and_each_key_has_it_once() {
+    let initial = static_table("seen", &["word", "total"], &[&["a", "10"], &["z", "5"], &["y", "1"]]);
+    for (step, expected) in [
+        (
+            Operator::UpdateStateByKey(UpdateStateByKey {
+                initial: Some("SELECT word, CAST(total AS BIGINT) AS total FROM seen WHERE word <> 'y'".to_owned()),
+                ..counting()
+            }),
+            [vec!["a|11", "b|1", "z|5"], vec!["a|11", "b|2", "z|5"]],
+        ),
+        (
+            Operator::MapWithState(MapWithState {
+                initial: Some("SELECT word, CAST(total AS BIGINT) AS total FROM seen".to_owned()),
+                ..map_state(
+                    &[("word", "value")],
+                    &[("n", "count(*)")],
+                    &[("total", "coalesce(total, 0) + n")],
+                )
+            }),
+            [vec!["a|11", "b|1"], vec!["b|2"]],
+        ),
+    ] {
+        let graph = over_lines(vec![step]);
+        for partitions in PARTITIONS {
+            let mut mini = Mini::new(&graph, std::slice::from_ref(&initial), partitions);
+            for (lines, expected) in [(["a", "b"].as_slice(), &expected[0]), (["b"].as_slice(), &expected[1])] {
+                let found = mini.batch(&[("lines", lines)]).remove("out").map(sorted);
+                assert_eq!(found.unwrap(), *expected, "{partitions} partitions");
+            }
+            let state = mini.state("out");
+            assert!(state.contains(&"z|5".to_owned()), "{state:?}");
+        }
+    }
+}
+
+#[test]
+fn only_the_keys_of_the_batch_are_called() {
+    let graph = over_lines(vec![Operator::MapWithState(map_state(
+        &[("word", "value")],
+        &[("n", "count(*)")],
+        &[("total", "coalesce(total, 0) + n")],
+    ))]);
+    check(
+        &graph,
+        &[
+            (&["a", "b", "a"], &["a|2", "b|1"]),
+            (&[], &[]),
+            (&["b", "c"], &["b|2", "c|1"]),
+        ],
+    );
+}
+
+/// Words that come, time out after three batches, and come again.
+fn sessions() -> MapWithState {
+    MapWithState {
+        emit: columns(&[
+            ("word", "word"),
+            ("n", "n"),
+            ("total", "total"),
+            ("before", "old_total"),
+            ("over", "timing_out"),
+        ]),
+        timeout: Some(Duration::from_secs(3)),
+        ..map_state(
+            &[("word", "value")],
+            &[("n", "count(*)")],
+            &[(
+                "total",
+                "CASE WHEN word = 'gone' THEN NULL ELSE coalesce(total, 0) + n END",
+            )],
+        )
+    }
+}
+
+#[test]
+fn a_key_times_out_in_the_batch_in_which_it_is_due_and_not_if_it_has_records_then() {
+    check(
+        &over_lines(vec![Operator::MapWithState(sessions())]),
+        &[
+            (
+                &["a", "b", "gone"],
+                &["a|1|1|null|false", "b|1|1|null|false", "gone|1|null|null|false"],
+            ),
+            (&["b"], &["b|1|2|1|false"]),
+            (&[], &[]),
+            // a was touched three seconds ago.
+            (&[], &["a|0|1|1|true"]),
+            // b would be due.
+            (&["b", "a"], &["a|1|1|null|false", "b|1|3|2|false"]),
+            (&[], &[]),
+            (&[], &[]),
+            (&[], &["a|0|1|1|true", "b|0|3|3|true"]),
+            (&[], &[]),
+        ],
+    );
+}
+
+#[test]
+fn snapshots_have_all_keys_after_each_batch() {
+    let graph = job(
+        vec![
+            source("lines", vec![]),
+            from("sessions", "lines", vec![Operator::MapWithState(sessions())]),
+            from("all", "sessions", vec![Operator::StateSnapshots]),
+        ],
+        vec![table("sessions"), table("all")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        for (lines, calls, all) in [
+            (
+                ["a", "b"].as_slice(),
+                vec!["a|1|1|null|false", "b|1|1|null|false"],
+                vec!["a|1", "b|1"],
+            ),
+            (&["b"], vec!["b|1|2|1|false"], vec!["a|1", "b|2"]),
+            (&[], vec![], vec!["a|1", "b|2"]),
+            (&[], vec!["a|0|1|1|true"], vec!["b|2"]),
+        ] {
+            let mut found = mini.batch(&[("lines", lines)]);
+            assert_eq!(found.remove("sessions").map(sorted).unwrap(), calls);
+            assert_eq!(found.remove("all").map(sorted).unwrap(), all);
+            assert_eq!(mini.state("sessions"), all);
+        }
+    }
+}
+
+#[test]
+fn state_goes_on_in_every_batch_whoever_reads_it_and_how_often() {
+    let graph = job(
+        vec![
+            source("lines", vec![]),
+            from("counts", "lines", vec![Operator::UpdateStateByKey(counting())]),
+            from("slow", "counts", vec![window(2, Some(2)), Operator::Count]),
+            from(
+                "other",
+                "lines",
+                vec![window(2, Some(2)), transform("SELECT value AS word FROM input")],
+            ),
+            from(
+                "both",
+                "other",
+                vec![transform(
+                    "SELECT counts.word, total FROM other JOIN counts ON other.word = counts.word",
+                )],
+            ),
+        ],
+        vec![table("slow"), table("both")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        assert!(mini.batch(&[("lines", &["a", "b"])]).is_empty());
+        let found = mini.batch(&[("lines", &["a"])]);
+        assert_eq!(found["slow"], ["4"]);
+        assert_eq!(sorted(found["both"].clone()), ["a|2", "a|2", "b|1"]);
+        mini.batch(&[("lines", &["c"])]);
+        assert_eq!(mini.batch(&[("lines", &[])])["slow"], ["6"]);
+    }
+}
+
+#[test]
+fn a_batch_that_runs_again_begins_with_the_state_before_it() {
+    for graph in [
+        over_lines(vec![Operator::UpdateStateByKey(counting())]),
+        over_lines(vec![Operator::MapWithState(sessions())]),
+    ] {
+        for partitions in PARTITIONS {
+            let mut once = Mini::new(&graph, &[], partitions);
+            let mut twice = Mini::new(&graph, &[], partitions);
+            for lines in [
+                ["a", "b"].as_slice(),
+                &["b", "gone"],
+                &["c", "a"],
+                &[],
+                &[],
+                &["a"],
+                &[],
+            ] {
+                let expected = once.batch(&[("lines", lines)]).remove("out").map(sorted);
+                twice.batch(&[("lines", &["x", "gone", "b"])]);
+                let found = twice.again(&[("lines", lines)]).remove("out").map(sorted);
+                assert_eq!(found, expected);
+                assert_eq!(twice.state("out"), once.state("out"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_is_skipped_leaves_the_state_as_it_was() {
+    for graph in [
+        over_lines(vec![Operator::UpdateStateByKey(counting())]),
+        over_lines(vec![Operator::MapWithState(MapWithState {
+            timeout: None,
+            ..sessions()
+        })]),
+    ] {
+        let mut mini = Mini::new(&graph, &[], 3);
+        // It had come to all partitions when it was given up.
+        for lines in [["z"].as_slice(), &["y", "gone"]] {
+            mini.batch(&[("lines", lines)]);
+            mini.skip();
+        }
+        mini.batch(&[("lines", &["a", "b"])]);
+        assert_eq!(mini.state("out"), ["a|1", "b|1"]);
+        for lines in [["a", "c"].as_slice(), &["b", "b"]] {
+            mini.batch(&[("lines", lines)]);
+            mini.skip();
+        }
+        mini.batch(&[("lines", &["b"])]);
+        assert_eq!(mini.state("out"), ["a|1", "b|2"]);
+    }
+}
+
+#[test]
+fn state_that_is_gone_fails_the_batch_and_never_begins_anew() {
+    for graph in [
+        over_lines(vec![Operator::UpdateStateByKey(counting())]),
+        over_lines(vec![Operator::MapWithState(sessions())]),
+    ] {
+        let mut mini = Mini::new(&graph, &[], 2);
+        mini.batch(&[("lines", &["a"])]);
+        mini.forget_memory();
+        let failure = mini.try_batch(&[("lines", &["a"])]).unwrap_err();
+        assert_eq!(
+            failure.message,
+            "the state of `out` here is that of no batch, where batch number 2 needs that of batch number 1"
+        );
+    }
+}
+
+#[test]
+fn faults_of_a_state_are_said_where_they_are() {
+    let fault = |step: Operator| faults(&over_lines(vec![step]));
+    for (state, message) in [
+        (
+            ("total", "totl + n"),
+            "line 2: streams.out.steps[0].update_state_by_key.state.total: unknown column `totl` (did you mean `total`?)",
+        ),
+        (
+            ("total", "total"),
+            "line 2: streams.out.steps[0].update_state_by_key.state: the type of `total` cannot be told (cast it, such \
+             as `CAST(... AS BIGINT)`)",
+        ),
+        (
+            ("total", "sum(n)"),
+            "line 2: streams.out.steps[0].update_state_by_key.state.total: `sum(n)` is an aggregate, and this step sees \
+             one record at a time (use reduce_by_key, reduce or transform)",
+        ),
+    ] {
+        let step = update(&[("word", "value")], &[("n", "count(*)")], &[state]);
+        assert_eq!(fault(Operator::UpdateStateByKey(step)), message);
+    }
+    let step = UpdateStateByKey {
+        initial: Some("seeen".to_owned()),
+        ..counting()
+    };
+    assert_eq!(
+        fault(Operator::UpdateStateByKey(step)),
+        "line 2: streams.out.steps[0].update_state_by_key.initial: unknown table `seeen`"
+    );
+    assert_eq!(
+        fault(Operator::StateSnapshots),
+        "line 2: streams.out.steps[0].state_snapshots: is not the first step of a stream from one that ends with \
+         map_with_state (begin a stream with `from: <that stream>` and this step)"
+    );
+}
+
+/// Totals by word with the batch in which each was touched last, by the definition.
+#[derive(Default)]
+struct Naive(BTreeMap<String, (i64, i64)>);
+
+impl Naive {
+    fn batch(&mut self, index: i64, lines: &[String], timeout: i64) -> Vec<String> {
+        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+        for line in lines {
+            *counts.entry(line).or_default() += 1;
+        }
+        let mut rows = Vec::new();
+        for (word, n) in &counts {
+            let before = self.0.get(*word).map(|(total, _)| *total);
+            let shown = before.map_or("null".to_owned(), |before| before.to_string());
+            if *word == "gone" {
+                self.0.remove(*word);
+                rows.push(format!("{word}|{n}|null|{shown}|false"));
+            } else {
+                let total = before.unwrap_or_default() + n;
+                self.0.insert((*word).to_owned(), (total, index));
+                rows.push(format!("{word}|{n}|{total}|{shown}|false"));
+            }
+        }
+        self.0.retain(|word, (total, touched)| {
+            let over = index - *touched >= timeout;
+            if over {
+                rows.push(format!("{word}|0|{total}|{total}|true"));
+            }
+            !over
+        });
+        sorted(rows)
+    }
+
+    fn state(&self) -> Vec<String> {
+        sorted(
+            self.0
+                .iter()
+                .map(|(word, (total, _))| format!("{word}|{total}"))
+                .collect(),
+        )
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn state_is_what_its_definition_says(
+        batches in prop::collection::vec((prop::collection::vec(0u8..12, 0..8), any::<bool>()), 1..30),
+        partitions in prop::sample::select(PARTITIONS.to_vec()),
+    ) {
+        let graph = over_lines(vec![Operator::MapWithState(sessions())]);
+        let mut mini = Mini::new(&graph, &[], partitions);
+        let mut naive = Naive::default();
+        for (i, (words, again)) in batches.into_iter().enumerate() {
+            let word = |n: u8| if n == 0 { "gone".to_owned() } else { format!("word {n}") };
+            let lines: Vec<String> = words.into_iter().map(word).collect();
+            let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
+            if again {
+                mini.batch(&[("lines", &["word 1", "gone", "other"])]);
+                let found = mini.again(&[("lines", &borrowed)]).remove("out").map(sorted);
+                prop_assert_eq!(found, Some(naive.batch(i as i64 + 1, &lines, 3)));
+            } else {
+                let found = mini.batch(&[("lines", &borrowed)]).remove("out").map(sorted);
+                prop_assert_eq!(found, Some(naive.batch(i as i64 + 1, &lines, 3)));
+            }
+            prop_assert_eq!(mini.state("out"), naive.state());
+        }
+    }
+}
