@@ -30,10 +30,10 @@ pub struct Case {
 }
 
 /// What is drawn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Menu {
-    /// Operators that keep state by key.
-    pub state: bool,
+    /// Operators that are not drawn, by their names in job files.
+    pub excluded: Vec<String>,
 }
 
 /// Few, so that joins and groups meet.
@@ -44,7 +44,7 @@ const TEXTS: [&str; 5] = ["a", "b", "c", "ab", "B"];
 impl Case {
     /// The case of a seed.
     #[must_use]
-    pub fn generate(seed: u64, menu: Menu) -> Self {
+    pub fn generate(seed: u64, menu: &Menu) -> Self {
         let mut random = Random::new(seed);
         let sources = 1 + random.below(3);
         let length = 5 + random.below(8);

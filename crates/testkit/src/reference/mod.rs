@@ -15,6 +15,7 @@
 //! What the algebra leaves open is kept out: which records a sample keeps, how many lists a glom gives, the order of
 //! records, and of lists that come from several partitions. Numbers stay small enough to be exact.
 
+mod compare;
 mod evaluate;
 mod expr;
 mod generate;
@@ -27,6 +28,7 @@ mod tests;
 mod unfit;
 mod value;
 
+pub use compare::{Difference, Found};
 pub use evaluate::{Evaluation, Mistake};
 pub use expr::{Aggregate, AggregateFunction, Binary, Call, Expr, Scope, aggregate, call, column, literal};
 pub use generate::{Case, Menu};

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_case_shrinks_to_what_makes_it_fail() {
-        let cases = (0..100).map(|seed| Case::generate(seed, Menu { state: true }));
+        let cases = (0..100).map(|seed| Case::generate(seed, &Menu::default()));
         let mut found = 0;
         for case in cases.filter(has_window).take(5) {
             let small = done(case.shrink(10_000, async |case: &Case| has_window(case)));
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn every_simpler_case_is_valid() {
         for seed in 0..20 {
-            for case in Case::generate(seed, Menu { state: true }).simpler() {
+            for case in Case::generate(seed, &Menu::default()).simpler() {
                 let graph = case.model.lower("simpler", &case.inputs).expect("a sound model");
                 assert_eq!(graph.validate(), Ok(()), "seed {seed}: {graph:#?}");
             }

@@ -9,18 +9,18 @@ const DEPTH: u64 = 8;
 /// Draws that do not fit are dropped; so many are enough for any graph.
 const DRAWS: u64 = 60;
 
-pub(super) struct Growth {
+pub(super) struct Growth<'a> {
     pub(super) case: Case,
     pub(super) random: Random,
-    pub(super) menu: Menu,
+    menu: &'a Menu,
     pub(super) schemas: Vec<Schema>,
     pub(super) slides: Vec<u64>,
     /// By node, how many operators are on the longest way to it.
     depths: Vec<u64>,
 }
 
-impl Growth {
-    pub(super) fn new(mut case: Case, random: Random, menu: Menu) -> Self {
+impl<'a> Growth<'a> {
+    pub(super) fn new(mut case: Case, random: Random, menu: &'a Menu) -> Self {
         for source in 0..case.inputs.len() {
             case.model.add(format!("in{source}"), Op::Source, &[]);
         }
@@ -88,6 +88,11 @@ impl Growth {
 
     fn fits(&mut self, place: usize) -> Option<Schema> {
         let schema = self.case.model.schema_of(place, &self.schemas).ok()?;
+        let graph = self.case.model.lower("random", &[]).ok()?;
+        let mut steps = graph.streams.iter().flat_map(|stream| &stream.steps);
+        if steps.any(|step| self.menu.excluded.iter().any(|name| name == step.operator.name())) {
+            return None;
+        }
         let evaluation = self.case.expected(None).ok()?;
         let has_rows = |node: usize| {
             (1..=self.case.batches).any(|batch| evaluation.rows(node, batch).is_some_and(|rows| !rows.is_empty()))

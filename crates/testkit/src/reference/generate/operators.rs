@@ -4,7 +4,7 @@ use super::expressions::Expressions;
 use super::growth::Growth;
 use crate::reference::{Binary, Call, Column, Expr, Named, Op, Reduction, SortKey, Type, call, column, literal};
 
-impl Growth {
+impl Growth<'_> {
     /// Draws an operator behind `parent`, with what it needs beside it.
     pub(super) fn draw(&mut self, parent: usize) {
         let before = self.model().nodes.len();
@@ -14,7 +14,7 @@ impl Growth {
     }
 
     fn drawn(&mut self, parent: usize) -> Option<usize> {
-        if self.menu.state && self.random.one_in(6) {
+        if self.random.one_in(6) {
             return self.state(parent);
         }
         let op = match self.random.below(34) {

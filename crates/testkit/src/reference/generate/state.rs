@@ -7,7 +7,7 @@ use crate::reference::{
     Binary, Call, Expr, Keyed, Named, Op, Row, StateColumn, Type, Value, aggregate, call, column, literal,
 };
 
-impl Growth {
+impl Growth<'_> {
     /// Totals that may be removed, by an operator of either kind, and perhaps all states beside it.
     pub(super) fn state(&mut self, parent: usize) -> Option<usize> {
         if !self.is_even(parent) {

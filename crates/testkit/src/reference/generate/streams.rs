@@ -3,7 +3,7 @@
 use super::growth::Growth;
 use crate::reference::{Expr, JoinKind, Named, Op, Query, Schema, column};
 
-impl Growth {
+impl Growth<'_> {
     /// Another stream with rows as often as this one, or this one again.
     fn partner(&mut self, place: usize) -> Option<usize> {
         if !self.is_even(place) {

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use super::{Case, Menu};
 use crate::reference::Op;
 
-const ALL: Menu = Menu { state: true };
-
 fn cases(count: u64) -> impl Iterator<Item = Case> {
-    (0..count).map(|seed| Case::generate(seed, ALL))
+    (0..count).map(|seed| Case::generate(seed, &Menu::default()))
 }
 
 #[test]
@@ -25,7 +23,10 @@ fn every_graph_is_valid_and_can_be_evaluated() {
 #[test]
 fn a_seed_gives_the_same_case_again() {
     assert!(cases(20).eq(cases(20)));
-    assert_ne!(Case::generate(1, ALL).model, Case::generate(2, ALL).model);
+    assert_ne!(
+        Case::generate(1, &Menu::default()).model,
+        Case::generate(2, &Menu::default()).model
+    );
 }
 
 #[test]

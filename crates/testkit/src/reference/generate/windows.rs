@@ -9,7 +9,7 @@ const LONGEST: u64 = 6;
 /// No stream has rows less often.
 const SLOWEST: u64 = 6;
 
-impl Growth {
+impl Growth<'_> {
     pub(super) fn window(&mut self, parent: usize) -> Option<(u64, Option<u64>)> {
         let slide = self.slides[parent];
         if !self.is_even(parent) {
