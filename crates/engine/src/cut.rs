@@ -17,7 +17,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode, SortMergeJoinExec,
 };
@@ -30,6 +29,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_dstream::plan::SlotPartition;
 use tidemill_types::SlotId;
 
+use crate::order::with_inputs;
 use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
@@ -134,7 +134,7 @@ impl Cutter<'_> {
             }
         });
         let rewritten = rewritten.collect::<Result<Vec<_>>>()?;
-        replace_children_if_necessary(plan, rewritten)
+        with_inputs(plan, rewritten)
     }
 
     fn repartition(
