@@ -28,6 +28,7 @@ pub struct Driver {
     #[serde(with = "humantime_serde")]
     pub reattach_grace: Duration,
     pub retained_batches: usize,
+    pub retained_prints: usize,
     pub retained_jobs: usize,
 }
 

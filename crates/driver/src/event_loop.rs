@@ -276,7 +276,7 @@ impl EventLoop {
             ipc: printed.ipc,
             more: printed.more,
         };
-        record.remember_print(message.clone());
+        record.remember_print(message.clone(), self.options.retained_prints);
         record.publish(follow_job_response::Event::Printed(message));
     }
 

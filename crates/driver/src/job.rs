@@ -15,8 +15,6 @@ use crate::attached::AttachedFiles;
 use crate::committer::CommitRequest;
 use crate::tables::LoadedTable;
 
-/// Printed batches that a late follower still gets.
-pub(crate) const RETAINED_PRINTS: usize = 20;
 /// Events that a slow follower may lag behind before it loses some.
 pub(crate) const FOLLOW_CAPACITY: usize = 1024;
 
@@ -79,10 +77,10 @@ impl JobRecord {
         self.batches.push_back(summary);
     }
 
-    pub(crate) fn remember_print(&mut self, printed: control::PrintedBatch) {
-        while self.printed.len() >= RETAINED_PRINTS {
+    pub(crate) fn remember_print(&mut self, printed: control::PrintedBatch, limit: usize) {
+        self.printed.push_back(printed);
+        while self.printed.len() > limit {
             self.printed.pop_front();
         }
-        self.printed.push_back(printed);
     }
 }

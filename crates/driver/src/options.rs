@@ -13,6 +13,7 @@ pub struct Options {
     pub heartbeat_timeout: Duration,
     pub reattach_grace: Duration,
     pub retained_batches: usize,
+    pub retained_prints: usize,
     pub retained_jobs: usize,
     pub scheduler: tidemill_scheduler::Options,
 }
@@ -26,6 +27,7 @@ impl From<&Config> for Options {
             heartbeat_timeout: driver.heartbeat_timeout,
             reattach_grace: driver.reattach_grace,
             retained_batches: driver.retained_batches,
+            retained_prints: driver.retained_prints,
             retained_jobs: driver.retained_jobs,
             scheduler: tidemill_scheduler::Options {
                 min_executors: driver.min_executors,

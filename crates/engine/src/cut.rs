@@ -18,7 +18,6 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode, SortMergeJoinExec,
 };
@@ -31,6 +30,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_dstream::plan::SlotPartition;
 use tidemill_types::SlotId;
 
+use crate::order::with_inputs;
 use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
@@ -136,7 +136,7 @@ impl Cutter<'_> {
             }
         });
         let rewritten = rewritten.collect::<Result<Vec<_>>>()?;
-        replace_children_if_necessary(plan, rewritten)
+        with_inputs(plan, rewritten)
     }
 
     fn repartition(

@@ -32,6 +32,7 @@ mod glom;
 mod ipc;
 mod keyed;
 mod memory;
+mod order;
 mod panes;
 mod partitioner;
 mod placement;

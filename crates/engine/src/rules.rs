@@ -16,6 +16,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::{Distribution, ExecutionPlan, ExecutionPlanProperties};
 
+use crate::order::with_inputs;
 use crate::sealed::SealedExec;
 use crate::state::StateExec;
 use crate::zip_union::ZipUnionExec;
@@ -129,24 +130,15 @@ fn is_exchanged_by(plan: &Arc<dyn ExecutionPlan>, keys: &[Arc<dyn PhysicalExpr>]
 /// The planned query with sealed plans opened, and our own operators in place of those that rely on all partitions being
 /// in one process.
 pub(crate) fn prepare(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    plan.transform_up(|node| {
-        if let Some(sealed) = node.downcast_ref::<SealedExec>() {
-            return Ok(Transformed::yes(Arc::clone(sealed.plan())));
-        }
-        if let Some(state) = node.downcast_ref::<StateExec>() {
-            return Ok(match by_pinned_hash(state)? {
-                Some(state) => Transformed::yes(state),
-                None => Transformed::no(node),
-            });
-        }
-        let inputs = if let Some(union) = node.downcast_ref::<UnionExec>() {
-            union.inputs().clone()
-        } else if let Some(interleave) = node.downcast_ref::<InterleaveExec>() {
-            interleave.inputs().clone()
-        } else {
-            return Ok(Transformed::no(node));
-        };
-        Ok(Transformed::yes(Arc::new(ZipUnionExec::new(inputs, node.schema())) as _))
-    })
-    .data()
+    if let Some(sealed) = plan.downcast_ref::<SealedExec>() {
+        return Ok(Arc::clone(sealed.plan()));
+    }
+    let inputs = plan.children().into_iter().map(|input| prepare(Arc::clone(input)));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    if plan.is::<UnionExec>() || plan.is::<InterleaveExec>() {
+        return Ok(Arc::new(ZipUnionExec::new(inputs, plan.schema())));
+    }
+    let plan = with_inputs(plan, inputs)?;
+    let placed = plan.downcast_ref::<StateExec>().map(by_pinned_hash).transpose()?;
+    Ok(placed.flatten().unwrap_or(plan))
 }

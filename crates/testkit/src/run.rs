@@ -1,15 +1,18 @@
-//! Batch tables: a job over queued or bounded input, batch after batch.
+//! Runs of whole jobs on a cluster in this process, without waiting for the clock, with all that they print.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
-use tidemill_client::{JobEvent, JobState, SubmitOptions};
+use tidemill_client::{Client, JobEvent, JobState, PrintedBatch, SubmitOptions};
 use tidemill_config::{Config, Loader};
 use tidemill_dstream::JobGraph;
 use tidemill_local::LocalCluster;
 
 use crate::rows;
+
+/// A run may print so much before it is followed.
+const RETAINED_PRINTS: usize = 100_000;
 
 /// The rows of one printed batch, columns separated by `|`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +33,78 @@ impl Batch {
     }
 }
 
-/// The built-in settings, untouched by this process's environment.
+impl From<&PrintedBatch> for Batch {
+    fn from(printed: &PrintedBatch) -> Self {
+        Self {
+            time: printed.time.0,
+            stream: printed.stream.clone(),
+            rows: rows(&printed.rows),
+        }
+    }
+}
+
+/// The built-in settings, untouched by this process's environment, except that no print is forgotten.
 ///
 /// # Errors
 /// Never in a released build: the defaults are valid.
 pub fn config() -> Result<Config> {
-    Ok(Loader::new().environment(HashMap::new()).load()?)
+    let mut config = Loader::new().environment(HashMap::new()).load()?;
+    config.driver.retained_prints = RETAINED_PRINTS;
+    Ok(config)
+}
+
+/// A cluster in this process for one job after the other, or several at once.
+pub struct TestCluster {
+    cluster: LocalCluster,
+    client: Client,
+}
+
+impl TestCluster {
+    /// A driver and `executors` executors.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn start(executors: u32) -> Result<Self> {
+        let cluster = LocalCluster::start(&config()?, executors).await?;
+        let client = cluster.client().await?;
+        Ok(Self { cluster, client })
+    }
+
+    /// A client of the driver.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Runs a job, batch after batch, until its input has ended; with `batches`, for so many. Gives what it printed.
+    ///
+    /// # Errors
+    /// The job is refused or fails.
+    pub async fn run(&self, graph: &JobGraph, batches: Option<u64>) -> Result<Vec<PrintedBatch>> {
+        let options = SubmitOptions {
+            batches,
+            no_wait: true,
+            overwrite: false,
+        };
+        let submitted = self.client.submit(graph, &[], options).await?;
+        let mut events = self.client.follow(&submitted.job.to_string(), true).await?;
+        let mut printed = Vec::new();
+        loop {
+            match events.next().await.context("the driver ended")?? {
+                JobEvent::Printed(batch) => printed.push(batch),
+                JobEvent::Batch(_) => {}
+                JobEvent::Ended(summary) if summary.state == JobState::Failed => {
+                    bail!("the job failed: {}", summary.error.unwrap_or_default())
+                }
+                JobEvent::Ended(_) => return Ok(printed),
+            }
+        }
+    }
+
+    /// Stops the driver, then the executors.
+    pub async fn stop(self) {
+        self.cluster.stop().await;
+    }
 }
 
 /// Runs a job on its own cluster of `executors` executors, without waiting for the clock; with `batches`, for so many.
@@ -44,30 +113,8 @@ pub fn config() -> Result<Config> {
 /// # Errors
 /// The job is refused or fails.
 pub async fn run_to_end(graph: &JobGraph, executors: u32, batches: Option<u64>) -> Result<Vec<Batch>> {
-    let cluster = LocalCluster::start(&config()?, executors).await?;
-    let client = cluster.client().await?;
-    let options = SubmitOptions {
-        batches,
-        no_wait: true,
-        overwrite: false,
-    };
-    let submitted = client.submit(graph, &[], options).await?;
-    let mut events = client.follow(&submitted.job.to_string(), true).await?;
-    let mut printed = Vec::new();
-    let ended = loop {
-        match events.next().await.context("the driver ended")?? {
-            JobEvent::Printed(batch) => printed.push(Batch {
-                time: batch.time.0,
-                stream: batch.stream,
-                rows: rows(&batch.rows),
-            }),
-            JobEvent::Batch(_) => {}
-            JobEvent::Ended(summary) => break summary,
-        }
-    };
+    let cluster = TestCluster::start(executors).await?;
+    let printed = cluster.run(graph, batches).await;
     cluster.stop().await;
-    if ended.state == JobState::Failed {
-        bail!("the job failed: {}", ended.error.unwrap_or_default());
-    }
-    Ok(printed)
+    Ok(printed?.iter().map(Batch::from).collect())
 }

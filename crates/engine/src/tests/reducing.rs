@@ -88,16 +88,18 @@ fn aggregate_groups_by_keys() {
 
 #[test]
 fn aggregate_without_keys_has_a_record_for_an_empty_batch() {
-    let step = Operator::Aggregate {
-        keys: Vec::new(),
-        aggregates: columns(&[("n", "count(*)"), ("top", "max(n)")]),
-        partitions: None,
-    };
-    check(
-        &over_pairs(vec![step]),
-        "lines",
-        &[(&["a 1", "a 2"], Some(&["2|2"])), (&[], Some(&["0|null"]))],
-    );
+    for partitions in [None, Some(1), Some(7)] {
+        let step = Operator::Aggregate {
+            keys: Vec::new(),
+            aggregates: columns(&[("n", "count(*)"), ("top", "max(n)")]),
+            partitions,
+        };
+        check(
+            &over_pairs(vec![step]),
+            "lines",
+            &[(&["a 1", "a 2"], Some(&["2|2"])), (&[], Some(&["0|null"]))],
+        );
+    }
 }
 
 #[test]
@@ -370,4 +372,17 @@ fn combine_by_key_counts_without_looking_at_the_record() {
         "lines",
         &[(&["a 1", "b 5", "a 3", "a 2"], Some(&["a|3", "b|1"]))],
     );
+}
+
+#[test]
+fn combine_by_key_takes_the_records_of_another_stream() {
+    let step = combine(&[("sum", "n")], &[("sum", "sum + value_n")], &[("sum", "a + b")]);
+    let graph = job(
+        vec![source("pairs", vec![pairs()]), from("out", "pairs", vec![step])],
+        vec![table("out"), table("pairs")],
+    );
+    for partitions in PARTITIONS {
+        let mut outputs = Mini::new(&graph, &[], partitions).batch(&[("pairs", &["a 1", "b 5", "a 3"])]);
+        assert_eq!(sorted(outputs.remove("out").unwrap()), ["a|4", "b|5"]);
+    }
 }

@@ -1,5 +1,7 @@
 //! SQL over batches: ordering, joins, subqueries.
 
+use tidemill_dstream::Operator;
+
 use super::support::*;
 use crate::TableData;
 
@@ -387,4 +389,38 @@ fn names_with_capitals_hyphens_and_dots_are_quoted() {
             ["2"]
         );
     }
+}
+
+/// DataFusion sorts below a union and merges above it, and does not sort by a column with one value.
+#[test]
+fn rows_are_in_order_also_above_a_union_and_an_exchange() {
+    let both = |sql: &str| {
+        let union = Operator::Union {
+            with: vec!["lines".to_owned()],
+        };
+        let graph = job(
+            vec![
+                source("lines", words()),
+                from("out", "lines", vec![union, transform(sql)]),
+            ],
+            vec![table("out")],
+        );
+        PARTITIONS.map(|partitions| {
+            Mini::new(&graph, &[], partitions)
+                .batch(&[("lines", WORDS)])
+                .remove("out")
+                .unwrap()
+        })
+    };
+    for rows in both("SELECT k, n FROM input ORDER BY k, n LIMIT 3") {
+        assert_eq!(rows, ["a|1", "a|1", "a|4"]);
+    }
+    for rows in both("SELECT k, n, row_number() OVER (PARTITION BY k ORDER BY k, n) AS r FROM input") {
+        let expected = [
+            "a|1|1", "a|1|2", "a|4|3", "a|4|4", "b|2|1", "b|2|2", "c|3|1", "c|3|2", "d|5|1", "d|5|2",
+        ];
+        assert_eq!(sorted(rows), expected);
+    }
+    let constant = "SELECT d, row_number() OVER (PARTITION BY d ORDER BY d) AS r FROM (SELECT 'x' AS d, n FROM input)";
+    assert_eq!(unordered(constant, &[]), ["x|1", "x|2", "x|3", "x|4", "x|5"]);
 }

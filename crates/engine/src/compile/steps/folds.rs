@@ -317,7 +317,8 @@ impl StepBuilder<'_> {
             return Err(faults);
         }
         let explain = |e| vec![self.place.explain(&e, self.state)];
-        let of_record = Arc::new(DFSchema::try_from(Arc::clone(&record)).map_err(explain)?);
+        // The columns of a stream that is read as it is are qualified by its name.
+        let of_record = Arc::clone(input.schema());
         let create = created
             .into_iter()
             .map(|typed| physical(typed.expr, &of_record, self.state))

@@ -84,7 +84,8 @@ impl Elaborator<'_> {
             .map_err(|e| vec![site.place.explain(&e, self.state)])
     }
 
-    /// The result of a step with the number of partitions that it asks for, if it does. Its first columns are the keys.
+    /// The result of a step with the number of partitions that it asks for, if it does. Its first columns are the keys;
+    /// without keys the result is one record, which is in one partition.
     pub(super) fn sized(
         &mut self,
         site: Site<'_>,
@@ -97,6 +98,9 @@ impl Elaborator<'_> {
             return build(self, input);
         };
         check_partitions(site, partitions)?;
+        if keys == 0 {
+            return build(self, input);
+        }
         let input = self.settled(site, input)?;
         let plan = build(self, input)?;
         let columns = (0..keys).collect();

@@ -1,0 +1,84 @@
+//! Clusters that stay for all cases, and a case on one of them.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use tidemill_client::PrintedBatch;
+use tidemill_testkit::reference::{Case, Difference, Found, INTERVAL, Mistake};
+use tidemill_testkit::{TestCluster, values};
+
+/// A case takes a fraction of a second; one that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A cluster of one executor and one of three.
+pub(crate) struct Clusters {
+    one: TestCluster,
+    three: TestCluster,
+}
+
+/// What is wrong with a case.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The job was refused, failed, or did not end.
+    Job(String),
+    Rows(Box<Difference>),
+}
+
+impl Failure {
+    pub(crate) fn is_like(&self, other: &Failure) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+impl Clusters {
+    pub(crate) async fn start() -> Result<Self> {
+        Ok(Self {
+            one: TestCluster::start(1).await?,
+            three: TestCluster::start(3).await?,
+        })
+    }
+
+    pub(crate) async fn stop(self) {
+        self.one.stop().await;
+        self.three.stop().await;
+    }
+
+    /// Runs a case and compares it with the reference, which may make a mistake.
+    pub(crate) async fn check(&self, case: &Case, mistake: Option<Mistake>) -> Option<Failure> {
+        let run = AssertUnwindSafe(self.run(case)).catch_unwind();
+        let found = match tokio::time::timeout(DEADLINE, run).await {
+            Ok(Ok(Ok(found))) => found,
+            Ok(Ok(Err(error))) => return Some(Failure::Job(format!("{error:#}"))),
+            Ok(Err(_)) => return Some(Failure::Job("a panic".to_owned())),
+            Err(_) => return Some(Failure::Job(format!("it did not end within {DEADLINE:?}"))),
+        };
+        let evaluation = case.expected(mistake).expect("a case that was drawn can be evaluated");
+        let difference = evaluation.difference(case, &found)?;
+        Some(Failure::Rows(Box::new(difference)))
+    }
+
+    async fn run(&self, case: &Case) -> Result<Vec<Found>> {
+        let cluster = if case.executors == 1 { &self.one } else { &self.three };
+        let graph = case.model.lower("random", &case.inputs)?;
+        let printed = cluster.run(&graph, Some(case.batches)).await?;
+        printed.iter().map(found).collect()
+    }
+}
+
+fn found(printed: &PrintedBatch) -> Result<Found> {
+    let rows = printed.rows.iter().map(values).collect::<Result<Vec<_>>>();
+    let rows = rows.with_context(|| format!("stream {}", printed.stream))?;
+    Ok(Found {
+        stream: printed.stream.clone(),
+        batch: printed.time.0 as u64 / INTERVAL.as_millis() as u64,
+        columns: printed
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect(),
+        rows: rows.concat(),
+    })
+}
