@@ -45,10 +45,15 @@ struct DistributedJoins;
 
 impl PhysicalOptimizerRule for DistributedJoins {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        if config.execution.target_partitions == 1 {
-            return Ok(plan);
-        }
-        plan.transform_up(distribute).data()
+        // What is planned for one partition may still read several, and is joined before they are brought together.
+        let in_one = |plan: &Arc<dyn ExecutionPlan>| {
+            config.execution.target_partitions == 1 && plan.output_partitioning().partition_count() == 1
+        };
+        plan.transform_up(|node| match node.children().as_slice() {
+            [_, probe] if in_one(probe) => Ok(Transformed::no(node)),
+            _ => distribute(node),
+        })
+        .data()
     }
 
     fn name(&self) -> &str {

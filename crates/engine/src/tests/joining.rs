@@ -11,12 +11,12 @@ fn pairs(value: &str) -> Operator {
     ])
 }
 
-fn joined(kind: JoinKind, on: JoinKey) -> JobGraph {
+fn joined(kind: JoinKind, on: JoinKey, partitions: Option<u32>) -> JobGraph {
     let join = Operator::Join {
         kind,
         with: "more".to_owned(),
         on: vec![on],
-        partitions: None,
+        partitions,
     };
     job(
         vec![
@@ -39,16 +39,19 @@ fn joins_of_every_kind_pair_records_of_equal_keys_also_null() {
         (JoinKind::RightOuter, vec!["c|null|y"]),
         (JoinKind::FullOuter, vec!["b|3|null", "c|null|y"]),
     ] {
-        let graph = joined(kind, JoinKey::same("k"));
         let mut expected: Vec<String> = both.iter().chain(&alone).map(ToString::to_string).collect();
         expected.sort();
-        for partitions in PARTITIONS {
+        for (partitions, own) in PARTITIONS
+            .into_iter()
+            .flat_map(|n| [(n, None), (n, Some(1)), (n, Some(3))])
+        {
+            let graph = joined(kind, JoinKey::same("k"), own);
             let mut mini = Mini::new(&graph, &[], partitions);
             let fields = mini.compiled.stream_schemas[2].1.clone();
             let names: Vec<&str> = fields.fields().iter().map(|field| field.name().as_str()).collect();
             assert_eq!(names, ["k", "v", "more_v"]);
             let rows = mini.batch(&[("lines", left), ("more", right)]).remove("out").unwrap();
-            assert_eq!(sorted(rows), expected, "{kind:?}, {partitions} partitions");
+            assert_eq!(sorted(rows), expected, "{kind:?}, {own:?} of {partitions} partitions");
             // Nothing of it is left in the next batches, and an empty side is an empty side.
             let rows = mini.batch(&[("lines", &["c 1"])]).remove("out").unwrap();
             let is_left = matches!(kind, JoinKind::LeftOuter | JoinKind::FullOuter);

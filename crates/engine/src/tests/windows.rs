@@ -299,6 +299,23 @@ fn a_window_of_a_sliding_window_goes_by_its_slides() {
     });
 }
 
+/// A window of one batch is the batch, but only where the window slides to.
+#[test]
+fn a_window_of_a_window_of_one_batch_goes_by_its_slides_too() {
+    let graph = job(
+        vec![
+            source("lines", vec![parsed()]),
+            from("out", "lines", vec![window(1, Some(4)), window(8, None)]),
+        ],
+        vec![table("out")],
+    );
+    compare(&graph, |i| {
+        let slides = (0..=i).filter(|i| is_due(*i, 4));
+        let rows = slides.flat_map(|i| naive(i, 1)).map(|(k, n)| format!("{k}|{n}"));
+        is_due(i, 4).then(|| rows.collect())
+    });
+}
+
 #[test]
 fn a_stream_of_windows_is_read_where_all_are_due() {
     let graph = job(

@@ -16,10 +16,13 @@ pub(crate) struct Aggregates {
     types: Vec<DataType>,
 }
 
-/// Rows of states, and the group of each.
+/// Rows of states, and the group of each. An accumulator takes the groups that it is told of for groups with rows, so a
+/// part may only name groups that it or a part before it has rows of.
 pub(crate) struct Part<'a> {
     pub(crate) states: &'a [ArrayRef],
     pub(crate) groups: &'a [usize],
+    /// Groups of this part and of those before it: all below this number.
+    pub(crate) total: usize,
 }
 
 impl Aggregates {
@@ -48,20 +51,20 @@ impl Aggregates {
         &self.types
     }
 
-    /// The states of `groups` groups; of each the parts are merged in their order.
-    pub(crate) fn merge(&self, parts: &[Part<'_>], groups: usize) -> Result<Vec<ArrayRef>> {
+    /// The states of all groups; of each the parts are merged in their order.
+    pub(crate) fn merge(&self, parts: &[Part<'_>]) -> Result<Vec<ArrayRef>> {
         let mut states = Vec::with_capacity(self.types.len());
-        self.accumulate(parts, groups, |accumulator| {
+        self.accumulate(parts, |accumulator| {
             states.extend(accumulator.state(EmitTo::All)?);
             Ok(())
         })?;
         Ok(states)
     }
 
-    /// The results for `groups` groups.
-    pub(crate) fn evaluate(&self, parts: &[Part<'_>], groups: usize) -> Result<Vec<ArrayRef>> {
+    /// The results for all groups.
+    pub(crate) fn evaluate(&self, parts: &[Part<'_>]) -> Result<Vec<ArrayRef>> {
         let mut results = Vec::with_capacity(self.functions.len());
-        self.accumulate(parts, groups, |accumulator| {
+        self.accumulate(parts, |accumulator| {
             results.push(accumulator.evaluate(EmitTo::All)?);
             Ok(())
         })?;
@@ -80,14 +83,13 @@ impl Aggregates {
     fn accumulate(
         &self,
         parts: &[Part<'_>],
-        groups: usize,
         mut finish: impl FnMut(&mut dyn GroupsAccumulator) -> Result<()>,
     ) -> Result<()> {
         let mut column = 0;
         for (function, width) in self.functions.iter().zip(&self.widths) {
             let mut accumulator = function.create_groups_accumulator()?;
             for part in parts {
-                accumulator.merge_batch(&part.states[column..column + width], part.groups, groups)?;
+                accumulator.merge_batch(&part.states[column..column + width], part.groups, part.total)?;
             }
             finish(accumulator.as_mut())?;
             column += width;

@@ -123,20 +123,18 @@ impl WindowIndex {
 
     /// The keys of the window and their results, as columns; without key columns one row, whatever the window has.
     pub(crate) fn evaluate(&self) -> Result<Vec<ArrayRef>> {
-        let live: Vec<u32> = (0..self.slots.len() as u32)
-            .filter(|slot| self.slots[*slot as usize].panes > 0)
-            .collect();
+        let live = (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].panes > 0);
+        // Those with a front first: it is merged before the backs.
+        let (mut live, only_back): (Vec<u32>, Vec<u32>) = live.partition(|slot| self.front(*slot).is_some());
+        let with_front = live.len();
+        live.extend(only_back);
         if self.key_columns == 0 && live.is_empty() {
             return self.aggregates.of_nothing();
         }
-        let (mut fronts, mut front_groups) = (Vec::new(), Vec::new());
+        let fronts: Vec<RowRef> = live[..with_front].iter().map(|slot| self.front(*slot)).collect();
+        let front_groups: Vec<usize> = (0..with_front).collect();
         let (mut backs, mut back_groups) = (Vec::new(), Vec::new());
         for (group, slot) in live.iter().enumerate() {
-            let front = self.front(*slot);
-            if front.is_some() {
-                fronts.push(front);
-                front_groups.push(group);
-            }
             let back = self.slots[*slot as usize].back;
             if back.is_some() {
                 backs.push(back);
@@ -149,17 +147,19 @@ impl WindowIndex {
             Part {
                 states: &fronts,
                 groups: &front_groups,
+                total: with_front,
             },
             Part {
                 states: &backs,
                 groups: &back_groups,
+                total: live.len(),
             },
         ];
         let mut columns = match self.key_columns {
             0 => Vec::new(),
             _ => self.keys.columns(live.iter().copied())?,
         };
-        columns.extend(self.aggregates.evaluate(&parts, live.len())?);
+        columns.extend(self.aggregates.evaluate(&parts)?);
         Ok(columns)
     }
 
@@ -265,8 +265,9 @@ impl WindowIndex {
         let part = Part {
             states,
             groups: &groups,
+            total: distinct.len(),
         };
-        *states = self.aggregates.merge(&[part], distinct.len())?;
+        *states = self.aggregates.merge(&[part])?;
         *slots = distinct;
         Ok(())
     }
@@ -414,8 +415,9 @@ impl WindowIndex {
     }
 
     fn merge_pairs(&self, first: &[ArrayRef], second: &[ArrayRef], groups: &[usize]) -> Result<Vec<ArrayRef>> {
-        let parts = [first, second].map(|states| Part { states, groups });
-        self.aggregates.merge(&parts, groups.len())
+        let total = groups.len();
+        self.aggregates
+            .merge(&[first, second].map(|states| Part { states, groups, total }))
     }
 }
 

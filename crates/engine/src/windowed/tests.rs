@@ -44,6 +44,11 @@ fn index(length: u64, keyed: bool) -> WindowIndex {
     WindowIndex::new(types, aggregates, length).unwrap()
 }
 
+/// What is aggregated of a number: of some nothing.
+fn value(n: i64) -> Option<i64> {
+    (n % 3 != 0).then_some(n)
+}
+
 /// The float that goes with a number: sums of these depend on their order.
 fn float(n: i64) -> f64 {
     n as f64 / 7.0 + 1e9 / (n as f64 + 0.3)
@@ -68,8 +73,8 @@ fn pane(rows: &Rows, keyed: bool, apart: bool) -> RecordBatch {
             }
         })
         .collect();
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, n)| *n)));
-    let floats: ArrayRef = Arc::new(Float64Array::from_iter_values(rows.iter().map(|(_, n)| float(*n))));
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|(_, n)| value(*n))));
+    let floats: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|(_, n)| value(*n).map(float))));
     let mut columns: Vec<ArrayRef> = Vec::new();
     if keyed {
         columns.push(Arc::new(StringViewArray::from_iter(keys.iter().map(|key| text(*key)))));
@@ -121,9 +126,11 @@ fn expected(window: &[Rows], keyed: bool) -> Results {
     for (key, n) in window.iter().flatten() {
         let key = if keyed { text(*key) } else { None };
         let (count, greatest, sum) = results.entry(key).or_insert((0, None, None));
-        *count += 1;
-        *greatest = Some(greatest.map_or(*n, |greatest| greatest.max(*n)));
-        *sum = Some(sum.unwrap_or_default() + float(*n));
+        if let Some(n) = value(*n) {
+            *count += 1;
+            *greatest = Some(greatest.map_or(n, |greatest| greatest.max(n)));
+            *sum = Some(sum.unwrap_or_default() + float(n));
+        }
     }
     results
 }

@@ -8,7 +8,7 @@ use tidemill_dstream::{
     Source, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
 };
 
-use super::{Expr, JoinKind, Keyed, Model, Named, Op, Query, Reduction, Row, Schema, SortKey, Unfit, Value};
+use super::{Expr, JoinKind, Keyed, Model, Named, Op, Query, Reduction, Row, Schema, SortKey, Unfit, Value, column};
 
 /// The batch interval of every lowered job.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -364,10 +364,10 @@ impl Inputs<'_> {
                 right,
             } => {
                 let other = &self.names[1];
-                let left: String = left.iter().map(|column| format!(", l.{column}")).collect();
+                let left: String = left.iter().map(|name| format!(", l.{}", column(name).sql())).collect();
                 let right: String = right
                     .iter()
-                    .map(|column| format!(", r.{column} AS right_{column}"))
+                    .map(|name| format!(", r.{} AS right_{name}", column(name).sql()))
                     .collect();
                 format!("SELECT l.{key}{left}{right} FROM input l JOIN {other} r ON l.{key} = r.{other_key}")
             }

@@ -299,7 +299,13 @@ impl<'a> Elaborator<'a> {
     /// The rows before a step as a node of their own, and how it is read.
     fn split(&mut self, site: Site<'_>, input: LogicalPlan) -> (NodeId, LeafTable) {
         match LeafTable::bare(&input) {
-            Some(leaf) if let Leaf::Stream(node) = leaf.leaf => (node, leaf),
+            // A window of one batch reads the stream itself, but not as often as it has rows.
+            Some(leaf)
+                if let Leaf::Stream(node) = leaf.leaf
+                    && leaf.slide == self.nodes[node.0].slide =>
+            {
+                (node, leaf)
+            }
             _ => {
                 let node = self.push(&site.before(), site.place.clone(), input);
                 (node, self.leaf(node))

@@ -44,6 +44,8 @@ impl Expr {
     #[must_use]
     pub fn sql(&self) -> String {
         match self {
+            // The one name of the algebra that SQL reserves.
+            Self::Column(name) if name == "values" => "\"values\"".to_owned(),
             Self::Column(name) => name.clone(),
             Self::Literal(Value::Text(text)) => format!("'{}'", text.replace('\'', "''")),
             Self::Literal(Value::Int(int)) if *int < 0 => format!("({int})"),
