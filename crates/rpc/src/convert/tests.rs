@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use tidemill_dstream::plan::{
-    DatasetPlan, ExchangeKind, JobPlan, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
+    DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
     StreamPlan,
 };
 use tidemill_dstream::{
@@ -220,19 +220,28 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         vec(slot, 0..3),
         vec(vec(read, 0..3), 0..3),
         output,
-        any::<bool>(),
+        any::<[bool; 2]>(),
+        prop_oneof![
+            Just(Keeps::Nothing),
+            Just(Keeps::Derived),
+            text().prop_map(|name| Keeps::State { name }),
+        ],
         text(),
     )
         .prop_map(
-            |([id, partitions, every], slots, reads, output, skip_empty, description)| StagePlan {
-                id: StageId(id),
-                partitions,
-                slots,
-                reads,
-                output,
-                every,
-                skip_empty,
-                description,
+            |([id, partitions, every], slots, reads, output, [skip_empty, deterministic], keeps, description)| {
+                StagePlan {
+                    id: StageId(id),
+                    partitions,
+                    slots,
+                    reads,
+                    output,
+                    every,
+                    skip_empty,
+                    keeps,
+                    deterministic,
+                    description,
+                }
             },
         );
     let stream = (any::<[u32; 2]>(), text(), source()).prop_map(|([id, partitions], name, source)| StreamPlan {
