@@ -53,6 +53,9 @@ pub struct StagePlan {
     pub skip_empty: bool,
     /// What its tasks keep from batch to batch.
     pub keeps: Keeps,
+    /// A task gives the same rows whenever it runs on the same inputs. Only a registered function that is not
+    /// deterministic makes it false: random numbers are seeded by the task, and the time is the batch's.
+    pub deterministic: bool,
     /// What the stage does, for people.
     pub description: String,
 }

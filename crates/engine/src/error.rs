@@ -30,6 +30,8 @@ pub enum Error {
     Template(String),
     #[error("stage template cannot be decoded")]
     Plan(#[from] DataFusionError),
+    #[error("function `{name}` cannot be registered: {reason}")]
+    Function { name: String, reason: &'static str },
     #[error("bytes are damaged")]
     Damaged,
     #[error("record batches cannot be encoded or decoded")]
@@ -42,7 +44,7 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::TableFile { .. } => FailureKind::External,
-            Self::TableFormat { .. } => FailureKind::User,
+            Self::TableFormat { .. } | Self::Function { .. } => FailureKind::User,
             Self::TemplateVersion { .. } | Self::Template(_) | Self::Plan(_) | Self::Damaged | Self::Ipc(_) => {
                 FailureKind::Internal
             }
@@ -88,6 +90,15 @@ pub(crate) fn task_failure(error: &DataFusionError) -> TaskFailure {
         };
     }
     TaskFailure::new(kind(error), message(error))
+}
+
+/// A failure of a registered function. One that came to it with its input and passes through stays what it was.
+pub(crate) fn function_failure(name: &str, error: Box<dyn std::error::Error + Send + Sync>) -> DataFusionError {
+    let failure = match error.downcast::<TaskFailure>() {
+        Ok(failure) => *failure,
+        Err(error) => TaskFailure::new(FailureKind::User, format!("function `{name}` failed: {error}")),
+    };
+    DataFusionError::External(Box::new(failure))
 }
 
 fn kind(error: &DataFusionError) -> FailureKind {

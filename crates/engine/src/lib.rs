@@ -7,6 +7,8 @@
 //!                                          └──────partitioner()─────► Partitioner (rows of an exchange)
 //!  driver:    committed tables ─Catalog::publish─► Catalog ─query(SQL)─► record batches
 //! ```
+//! A build's [`Registry`] has the Rust functions that its jobs may name.
+//!
 //! A template is decoded once for each job and executor and instantiated for each task: an instance binds the task's
 //! inputs, its batch time and the seed of its random numbers, so a task's rows are a function of its [`TaskKey`] and
 //! its inputs alone.
@@ -36,6 +38,7 @@ mod order;
 mod panes;
 mod partitioner;
 mod placement;
+mod registry;
 mod rules;
 mod sealed;
 mod session;
@@ -49,14 +52,21 @@ mod tests;
 mod windowed;
 mod zip_union;
 
+// What registered functions are made of.
+pub use arrow;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
 pub use binding::{Panes, SlotInput, TaskBinding};
 pub use catalog::{Catalog, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
+pub use datafusion::logical_expr::AggregateUDF;
 pub use error::Error;
 pub use ipc::{decode_ipc, encode_ipc};
 pub use memory::TaskMemory;
 pub use partitioner::Partitioner;
+pub use registry::{
+    BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry, RegistryBuilder,
+    StateBatch, StateUpdate, Transform,
+};
 pub use tables::{TableData, load_table};
 pub use template::{TaskStream, Template};

@@ -8,6 +8,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::{QueryPlanner, SessionContext};
+use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -17,6 +18,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
 use crate::functions::task_functions;
+use crate::registry::Registry;
 use crate::state::StatePlanner;
 
 /// Rows that operators work on at a time.
@@ -61,18 +63,20 @@ pub(crate) fn config(partitions: usize) -> Result<SessionConfig> {
         .with_create_default_catalog_and_schema(true))
 }
 
-/// A session that plans streams: DataFusion's functions with ours over them, and the given physical rules.
+/// A session that plans streams: DataFusion's functions with ours over them and the registered ones, and the given
+/// physical rules.
 pub(crate) fn planning_state(
     partitions: usize,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+    registry: &Registry,
 ) -> Result<SessionState> {
     let state = SessionStateBuilder::new()
-        .with_config(config(partitions)?)
+        .with_config(config(partitions)?.with_extension(Arc::new(registry.clone())))
         .with_default_features()
         .with_physical_optimizer_rules(rules)
         .with_query_planner(Arc::new(StreamPlanner))
         .build();
-    Ok(with_task_functions(state))
+    Ok(with_functions(state, registry))
 }
 
 /// DataFusion's planner, which also plans our own operators.
@@ -88,24 +92,32 @@ impl QueryPlanner for StreamPlanner {
     }
 }
 
-fn with_task_functions(mut state: SessionState) -> SessionState {
-    use datafusion::execution::registry::FunctionRegistry;
-    for function in task_functions() {
+/// The session with our own functions and the registered ones.
+fn with_functions(mut state: SessionState, registry: &Registry) -> SessionState {
+    for function in task_functions().iter().chain(registry.scalars()) {
         // The function of the same name that it replaces is of no use here.
-        let _ = state.register_udf(function);
+        let _ = state.register_udf(Arc::clone(function));
+    }
+    for function in registry.aggregates() {
+        let _ = state.register_udaf(Arc::clone(function));
     }
     state
 }
 
 /// The context in which templates are decoded: it knows every function by name.
-pub(crate) fn decoding_context() -> Arc<TaskContext> {
-    static CONTEXT: LazyLock<Arc<TaskContext>> = LazyLock::new(|| {
-        let state = SessionStateBuilder::new_with_default_features()
-            .with_runtime_env(runtime())
-            .build();
-        SessionContext::new_with_state(with_task_functions(state)).task_ctx()
-    });
-    Arc::clone(&CONTEXT)
+pub(crate) fn decoding_context(registry: &Registry) -> Arc<TaskContext> {
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_runtime_env(runtime())
+        .build();
+    SessionContext::new_with_state(with_functions(state, registry)).task_ctx()
+}
+
+/// Whether a name is that of a function of every session.
+pub(crate) fn is_function(name: &str) -> bool {
+    let context = Registry::default().context();
+    context.scalar_functions().contains_key(name)
+        || context.aggregate_functions().contains_key(name)
+        || context.window_functions().contains_key(name)
 }
 
 /// The memory pool and the disk manager of this process's tasks.

@@ -35,6 +35,7 @@ use crate::error::{Error, task_failure};
 use crate::functions::TaskScope;
 use crate::ipc::contain;
 use crate::partitioner::Partitioner;
+use crate::registry::Registry;
 use crate::session;
 use crate::slot_scan::SlotScanExec;
 
@@ -111,7 +112,7 @@ pub(crate) fn encode(plan: &Arc<dyn ExecutionPlan>, spread: &Spread) -> Result<B
     };
     let proto = TemplateProto {
         version: VERSION,
-        plan: physical_plan_to_bytes_with_extension_codec(plan, &NodeCodec)?,
+        plan: physical_plan_to_bytes_with_extension_codec(plan, &NodeCodec::default())?,
         exchange: exchange.into(),
         exchange_partitions,
     };
@@ -132,8 +133,9 @@ struct Inner {
 }
 
 impl Template {
-    /// Decodes what the compiler of the same build wrote. Bytes may come from a peer: damaged ones are an error.
-    pub fn decode(bytes: &[u8]) -> Result<Template, Error> {
+    /// Decodes what the compiler of the same build wrote, with the functions that it has registered. Bytes may come from a
+    /// peer: damaged ones are an error.
+    pub fn decode(bytes: &[u8], registry: &Registry) -> Result<Template, Error> {
         let proto = TemplateProto::decode(bytes).map_err(|e| Error::Template(e.to_string()))?;
         if proto.version != VERSION {
             return Err(Error::TemplateVersion {
@@ -141,12 +143,12 @@ impl Template {
                 expected: VERSION,
             });
         }
-        let context = session::decoding_context();
+        let (context, codec) = (registry.context(), NodeCodec::new(registry));
         let root = contain(|| {
             Ok(physical_plan_from_bytes_with_extension_codec(
                 &proto.plan,
                 &context,
-                &NodeCodec,
+                &codec,
             )?)
         })?;
         let partitions = proto.exchange_partitions;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::AggregateUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
@@ -24,19 +24,30 @@ use crate::fold::FoldFunction;
 use crate::glom::GlomExec;
 use crate::ipc::{decode_ipc, encode_ipc};
 use crate::placement::Placement;
-use crate::session::decoding_context;
+use crate::registry::{Function, NativeBatchesExec, Registry};
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
 use crate::state::{StateExec, StateKind, StateSpec, Value};
 use crate::windowed::{Window, WindowMergeExec};
 use crate::zip_union::ZipUnionExec;
 
-#[derive(Debug)]
-pub(crate) struct NodeCodec;
+/// Encodes and, with the functions of the build, decodes.
+#[derive(Debug, Default)]
+pub(crate) struct NodeCodec {
+    registry: Registry,
+}
+
+impl NodeCodec {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            registry: registry.clone(),
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6, 7")]
     node: Option<Node>,
 }
 
@@ -54,6 +65,15 @@ enum Node {
     State(StateProto),
     #[prost(message, tag = "6")]
     Glom(GlomProto),
+    #[prost(message, tag = "7")]
+    NativeBatches(NativeBatchesProto),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NativeBatchesProto {
+    /// The name under which the function is registered.
+    #[prost(string, tag = "1")]
+    function: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -268,6 +288,10 @@ impl PhysicalExtensionCodec for NodeCodec {
             })
         } else if plan.is::<GlomExec>() {
             Node::Glom(GlomProto {})
+        } else if let Some(native) = plan.downcast_ref::<NativeBatchesExec>() {
+            Node::NativeBatches(NativeBatchesProto {
+                function: native.function().name().to_owned(),
+            })
         } else if let Some(state) = plan.downcast_ref::<StateExec>() {
             Node::State(self.encode_state(state.spec(), converter)?)
         } else if let Some(merge) = plan.downcast_ref::<WindowMergeExec>() {
@@ -331,6 +355,18 @@ impl PhysicalExtensionCodec for NodeCodec {
                 };
                 Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
             }
+            Some(Node::NativeBatches(NativeBatchesProto { function })) => {
+                let [input] = inputs else {
+                    return internal_err!("a NativeBatchesExec has one input");
+                };
+                let Some(Function::Batches(function)) = self.registry.get(&function) else {
+                    return Err(unregistered(&function));
+                };
+                Ok(Arc::new(NativeBatchesExec::try_new(
+                    function.clone(),
+                    Arc::clone(input),
+                )?))
+            }
             Some(Node::Glom(GlomProto {})) => {
                 let [input] = inputs else {
                     return internal_err!("a GlomExec has one input");
@@ -361,6 +397,10 @@ impl PhysicalExtensionCodec for NodeCodec {
         }
     }
 
+    fn try_decode_udf(&self, name: &str, _: &[u8]) -> Result<Arc<ScalarUDF>> {
+        Err(unregistered(name))
+    }
+
     fn try_encode_udaf(&self, function: &AggregateUDF, buf: &mut Vec<u8>) -> Result<()> {
         // Functions without bytes are found by name.
         let inner: &dyn Any = function.inner().as_ref();
@@ -372,11 +412,16 @@ impl PhysicalExtensionCodec for NodeCodec {
 
     fn try_decode_udaf(&self, name: &str, buf: &[u8]) -> Result<Arc<AggregateUDF>> {
         if buf.is_empty() {
-            return internal_err!("no aggregate function `{name}`: driver and executors must be of one build");
+            return Err(unregistered(name));
         }
-        let fold = fold_proto::decode(name, buf, &decoding_context(), self)?;
+        let fold = fold_proto::decode(name, buf, &self.registry.context(), self)?;
         Ok(Arc::new(AggregateUDF::from(fold)))
     }
+}
+
+/// A function that the driver knows by its name and this process does not.
+fn unregistered(name: &str) -> DataFusionError {
+    internal_datafusion_err!("function `{name}` is not registered here: driver and executors must be of one build")
 }
 
 fn encode_fields<'f>(fields: impl IntoIterator<Item = &'f FieldRef>) -> Result<Bytes> {

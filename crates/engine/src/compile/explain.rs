@@ -55,7 +55,7 @@ fn write(out: &mut String, graph: &JobGraph, compiled: &CompiledJob) -> std::fmt
         for slot in &stage.slots {
             writeln!(out, "  reads slot {}: {}", slot.id, input(plan, slot))?;
         }
-        match Template::decode(template) {
+        match Template::decode(template, &compiled.registry) {
             Ok(template) => {
                 for line in template.display().lines() {
                     writeln!(out, "    {line}")?;

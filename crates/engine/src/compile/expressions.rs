@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_dstream::{Diagnostic, Function};
 
 use super::diagnose::Place;
-use super::native::unregistered;
+use super::native;
 use crate::error;
 
 /// Bytes of one expression or query.
@@ -83,7 +83,7 @@ impl<'a> Scope<'a> {
     fn parse(&self, function: &Function, place: &Place) -> Result<Expr, Diagnostic> {
         let sql = match function {
             Function::Expr(sql) => sql,
-            Function::Native(call) => return Err(unregistered(call, &[], place)),
+            Function::Native(call) => return native::call(call, self, place),
         };
         check_size(sql, place)?;
         let parsed = self.state.create_logical_expr(sql, &self.columns);

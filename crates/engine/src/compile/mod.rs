@@ -8,6 +8,7 @@
 //! A graph is compiled once, at submission. Nothing of a batch is in the result: neither its time nor its data.
 
 mod describe;
+mod determinism;
 mod diagnose;
 mod explain;
 mod expressions;
@@ -31,6 +32,7 @@ pub(crate) use expressions::check_size_within;
 pub(crate) use sql::is_query;
 
 use crate::TableData;
+use crate::registry::Registry;
 use crate::rules;
 use crate::session::planning_state;
 
@@ -39,6 +41,8 @@ use crate::session::planning_state;
 pub struct CompileOptions {
     /// Partitions of every source and every exchange by key.
     pub partitions: u32,
+    /// The functions that a job may name.
+    pub registry: Registry,
 }
 
 /// A job, ready to be installed on executors.
@@ -50,6 +54,8 @@ pub struct CompiledJob {
     /// The columns of each stream, in definition order.
     pub stream_schemas: Vec<(String, SchemaRef)>,
     pub warnings: Vec<String>,
+    /// The functions that it was compiled with.
+    pub registry: Registry,
 }
 
 /// Type-checks a job and makes its plan. Faults of independent streams and outputs are all found at once.
@@ -89,7 +95,7 @@ async fn compile_here(
     options: &CompileOptions,
 ) -> Result<CompiledJob, Diagnostics> {
     let partitions = options.partitions.max(1);
-    let state = planning_state(partitions as usize, rules::physical_rules())
+    let state = planning_state(partitions as usize, rules::physical_rules(), &options.registry)
         .map_err(|error| internal(&crate::error::message(&error)))?;
     let streams = streams::elaborate(graph, tables, &state).await.map_err(Diagnostics)?;
     let stream_schemas = streams.schemas.clone();
@@ -106,6 +112,7 @@ async fn compile_here(
         templates,
         stream_schemas,
         warnings,
+        registry: options.registry.clone(),
     })
 }
 

@@ -23,6 +23,7 @@ use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{Diagnostic, JobGraph};
 use tidemill_types::{DatasetId, SlotId};
 
+use super::determinism::aggregates_alike;
 use super::leaf::{Leaf, LeafTable, NodeId, Physical};
 use super::readers::Readers;
 use super::sql::estimated_rows;
@@ -32,6 +33,7 @@ use crate::TableData;
 use crate::glom::GlomExec;
 use crate::panes;
 use crate::placement::Placement;
+use crate::registry::NativeBatchesExec;
 use crate::rules::prepare;
 use crate::session::STREAM_ROWS;
 use crate::slot_scan::SlotScanExec;
@@ -187,7 +189,10 @@ impl Planner<'_> {
         layout.finish.iter().try_fold(plan, |plan, finish| {
             let spread = match finish {
                 Finish::Glom => return Ok(Arc::new(GlomExec::new(plan)) as _),
-                Finish::Files(1) => return Ok(Arc::new(CoalescePartitionsExec::new(plan)) as _),
+                Finish::Batches(function) => {
+                    return Ok(Arc::new(NativeBatchesExec::try_new(function.clone(), plan)?) as _);
+                }
+                Finish::Gather | Finish::Files(1) => return Ok(Arc::new(CoalescePartitionsExec::new(plan)) as _),
                 Finish::Evenly(n) | Finish::Files(n) => Partitioning::RoundRobinBatch(*n as usize),
                 Finish::ByHash { columns, partitions } => {
                     let partitions = partitions.map_or(self.partitions, |n| n as usize);
@@ -213,7 +218,9 @@ impl Planner<'_> {
     fn with_panes(&mut self, plan: Arc<dyn ExecutionPlan>, node: &Node) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_down(|plan| {
             let is_window = |scan: &SlotScanExec| matches!(self.leaf(scan), Leaf::Window { .. });
-            let Some(aggregate) = panes::find(&plan, &is_window) else {
+            // What differs from time to time is of the batch of the slide.
+            let same = plan.downcast_ref().is_none_or(aggregates_alike);
+            let Some(aggregate) = panes::find(&plan, &is_window).filter(|_| same) else {
                 return Ok(Transformed::no(plan));
             };
             let slide = self.pane(&aggregate, node)?;

@@ -15,6 +15,7 @@ use tidemill_dstream::{JobGraph, OutputKind};
 use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
 
 use super::describe::describe;
+use super::determinism::is_deterministic;
 use super::leaf::Leaf;
 use crate::TableData;
 use crate::cut::{CutStage, SlotOrigin, cut};
@@ -99,6 +100,7 @@ impl Stages {
                 output,
                 every: purpose.every,
                 keeps: keeps(&stage.plan),
+                deterministic: is_deterministic(&stage.plan, &stage.spread),
                 description: format!("{}: {}", purpose.name, describe(&stage.plan)),
             });
         }

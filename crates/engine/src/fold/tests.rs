@@ -9,11 +9,12 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use proptest::prelude::*;
 
 use super::{Fold, FoldGroups, Records, pair};
+use crate::registry::Registry;
 use crate::rules::physical_rules;
 use crate::session::planning_state;
 
 fn expr(sql: &str, scope: &Arc<Schema>) -> Arc<dyn datafusion::physical_expr::PhysicalExpr> {
-    let state = planning_state(1, physical_rules()).unwrap();
+    let state = planning_state(1, physical_rules(), &Registry::default()).unwrap();
     let columns = DFSchema::try_from(Arc::clone(scope)).unwrap();
     let expr = state.create_logical_expr(sql, &columns).unwrap();
     state.create_physical_expr(expr, &columns).unwrap()

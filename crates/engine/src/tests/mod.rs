@@ -4,6 +4,7 @@ mod diagnostics;
 mod functions;
 mod joining;
 mod misuse;
+mod native;
 mod operators;
 mod placing;
 mod records;

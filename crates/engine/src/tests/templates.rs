@@ -6,6 +6,7 @@ use futures::StreamExt;
 use tidemill_types::{BatchTime, FailureKind, JobId, SlotId, StageId, TaskFailure, TaskKey};
 
 use super::support::*;
+use crate::Registry;
 use crate::{Error, SlotInput, TaskBinding, Template, explain};
 
 fn hashtags() -> tidemill_dstream::JobGraph {
@@ -71,7 +72,7 @@ fn a_template_survives_its_bytes() {
     let graph = hashtags();
     let compiled = try_compile(&graph, &[], 4).unwrap();
     for (stage, bytes) in compiled.plan.stages.iter().zip(&compiled.templates) {
-        let template = Template::decode(bytes).unwrap();
+        let template = Template::decode(bytes, &Registry::default()).unwrap();
         for slot in &stage.slots {
             assert!(template.slot_schema(slot.id).is_some());
         }
@@ -85,19 +86,22 @@ fn a_template_survives_its_bytes() {
 fn damaged_templates_are_errors() {
     let compiled = try_compile(&hashtags(), &[], 2).unwrap();
     let bytes = compiled.templates[0].to_vec();
-    assert!(matches!(Template::decode(b"nonsense"), Err(Error::Template(_))));
     assert!(matches!(
-        Template::decode(b""),
+        Template::decode(b"nonsense", &Registry::default()),
+        Err(Error::Template(_))
+    ));
+    assert!(matches!(
+        Template::decode(b"", &Registry::default()),
         Err(Error::TemplateVersion { found: 0, .. })
     ));
     for length in (0..bytes.len()).step_by(7) {
-        assert!(Template::decode(&bytes[..length]).is_err());
+        assert!(Template::decode(&bytes[..length], &Registry::default()).is_err());
     }
     for at in (0..bytes.len()).step_by(19) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x55;
         // An error or another plan, but never a panic.
-        let _ = Template::decode(&damaged);
+        let _ = Template::decode(&damaged, &Registry::default());
     }
 }
 
@@ -123,10 +127,8 @@ async fn rows(
 
 #[tokio::test]
 async fn inputs_that_fail_or_are_missing_fail_the_task_by_their_own_kind() {
-    let compiled = crate::compile(&hashtags(), &[], &crate::CompileOptions { partitions: 2 })
-        .await
-        .unwrap();
-    let template = Template::decode(&compiled.templates[0]).unwrap();
+    let compiled = crate::compile(&hashtags(), &[], &options(2)).await.unwrap();
+    let template = Template::decode(&compiled.templates[0], &Registry::default()).unwrap();
     let lost = TaskFailure::new(FailureKind::InputLost, "block 7 is gone");
     let input = [Ok(text(&["#a"])), Err(lost.clone())];
     let inputs = HashMap::from([((SlotId(0), 1), SlotInput::Reader(Box::new(input.into_iter())))]);
@@ -145,10 +147,8 @@ async fn inputs_that_fail_or_are_missing_fail_the_task_by_their_own_kind() {
 
 #[tokio::test]
 async fn instances_of_a_template_do_not_share_state() {
-    let compiled = crate::compile(&hashtags(), &[], &crate::CompileOptions { partitions: 1 })
-        .await
-        .unwrap();
-    let template = Template::decode(&compiled.templates[0]).unwrap();
+    let compiled = crate::compile(&hashtags(), &[], &options(1)).await.unwrap();
+    let template = Template::decode(&compiled.templates[0], &Registry::default()).unwrap();
     let bind = |lines: &[&str]| HashMap::from([((SlotId(0), 0), SlotInput::Batches(vec![text(lines)]))]);
     let (many, few) = tokio::join!(
         rows(&template, 0, bind(&["#a #b", "#c"])),
@@ -174,7 +174,7 @@ fn a_round_robin_exchange_goes_by_position() {
         vec![output("lines", OutputKind::Save(save))],
     );
     let compiled = try_compile(&graph, &[], 2).unwrap();
-    let template = Template::decode(&compiled.templates[0]).unwrap();
+    let template = Template::decode(&compiled.templates[0], &Registry::default()).unwrap();
     let mut partitioner = template.partitioner(key(1)).unwrap();
     let mut sent = Vec::new();
     for lines in [&["a", "b"][..], &[], &["c", "d", "e"]] {

@@ -86,6 +86,7 @@ impl From<&StagePlan> for plan::StagePlan {
             output: Some((&stage.output).into()),
             every: stage.every,
             skip_empty: stage.skip_empty,
+            deterministic: stage.deterministic,
             description: stage.description.clone(),
             derives: stage.keeps == Keeps::Derived,
             state: match &stage.keeps {
@@ -115,6 +116,7 @@ impl TryFrom<plan::StagePlan> for StagePlan {
             output: required("output", stage.output)?,
             every: stage.every,
             skip_empty: stage.skip_empty,
+            deterministic: stage.deterministic,
             keeps: match stage.state {
                 Some(name) => Keeps::State { name },
                 None if stage.derives => Keeps::Derived,

@@ -215,31 +215,33 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         slot: SlotId(slot),
         partition,
     });
-    let keeps = prop_oneof![
-        Just(Keeps::Nothing),
-        Just(Keeps::Derived),
-        text().prop_map(|name| Keeps::State { name }),
-    ];
     let stage = (
         any::<[u32; 3]>(),
         vec(slot, 0..3),
         vec(vec(read, 0..3), 0..3),
         output,
-        any::<bool>(),
-        keeps,
+        any::<[bool; 2]>(),
+        prop_oneof![
+            Just(Keeps::Nothing),
+            Just(Keeps::Derived),
+            text().prop_map(|name| Keeps::State { name }),
+        ],
         text(),
     )
         .prop_map(
-            |([id, partitions, every], slots, reads, output, skip_empty, keeps, description)| StagePlan {
-                id: StageId(id),
-                partitions,
-                slots,
-                reads,
-                output,
-                every,
-                skip_empty,
-                keeps,
-                description,
+            |([id, partitions, every], slots, reads, output, [skip_empty, deterministic], keeps, description)| {
+                StagePlan {
+                    id: StageId(id),
+                    partitions,
+                    slots,
+                    reads,
+                    output,
+                    every,
+                    skip_empty,
+                    keeps,
+                    deterministic,
+                    description,
+                }
             },
         );
     let stream = (any::<[u32; 2]>(), text(), source()).prop_map(|([id, partitions], name, source)| StreamPlan {

@@ -114,6 +114,7 @@ impl Plan {
             output,
             every,
             keeps: Keeps::Nothing,
+            deterministic: true,
             skip_empty: exchanges && only_sources,
             description: format!("stage {id}"),
         });

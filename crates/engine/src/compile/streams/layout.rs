@@ -12,6 +12,7 @@ use tidemill_dstream::{Diagnostic, Line};
 use super::{Elaborator, Site};
 use crate::compile::leaf::{Leaf, LeafTable, NodeId};
 use crate::glom::glommed;
+use crate::registry::BatchesFunction;
 
 type Faults = Vec<Diagnostic>;
 
@@ -42,7 +43,11 @@ pub(in crate::compile) enum Finish {
     Evenly(u32),
     /// Over so many files.
     Files(u32),
+    /// In one partition.
+    Gather,
     Glom,
+    /// A registered function of record batches.
+    Batches(BatchesFunction),
 }
 
 impl Layout {
@@ -55,7 +60,13 @@ impl Layout {
     pub(super) fn schema(&self, plan: SchemaRef) -> SchemaRef {
         self.finish.iter().fold(plan, |schema, finish| match finish {
             Finish::Glom => glommed(&schema),
-            Finish::ByHash { .. } | Finish::Partitions { .. } | Finish::Evenly(_) | Finish::Files(_) => schema,
+            // It was asked before, and gave some.
+            Finish::Batches(function) => function.schema(&schema).unwrap_or(schema),
+            Finish::ByHash { .. }
+            | Finish::Partitions { .. }
+            | Finish::Evenly(_)
+            | Finish::Files(_)
+            | Finish::Gather => schema,
         })
     }
 }

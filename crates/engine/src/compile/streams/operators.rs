@@ -5,7 +5,6 @@ use tidemill_dstream::{Diagnostic, Function, Operator, Reduction};
 
 use super::layout::{Finish, Layout, check_partitions};
 use super::{Elaborator, Site};
-use crate::compile::native::unregistered;
 use crate::compile::sql;
 use crate::compile::steps::{Combine, StepBuilder};
 
@@ -123,10 +122,23 @@ impl Elaborator<'_> {
                 self.window(node, *length, *slide, &site.stream.name, place)
                     .map_err(|fault| vec![fault])
             }
-            Operator::MapPartitions { function }
-            | Operator::Transform {
+            Operator::MapPartitions { function } => {
+                let input = builder.arguments(input, function)?;
+                let function = builder.batches(&input, function, false)?;
+                self.laid_out(site, input, finished(Finish::Batches(function)))
+            }
+            Operator::Transform {
                 function: Function::Native(function),
-            } => Err(vec![unregistered(function, &[], place)]),
+            } => {
+                let input = builder.arguments(input, function)?;
+                let function = builder.batches(&input, function, true)?;
+                let finish = vec![Finish::Gather, Finish::Batches(function)];
+                let layout = Layout {
+                    finish,
+                    ..Layout::default()
+                };
+                self.laid_out(site, input, layout)
+            }
             Operator::UpdateStateByKey(_) | Operator::MapWithState(_) | Operator::StateSnapshots => {
                 self.keyed_state(site, operator, input).await
             }

@@ -6,8 +6,8 @@ use tidemill_types::OutputId;
 use super::{Elaborator, Finish};
 use crate::compile::diagnose::Place;
 use crate::compile::leaf::Leaf;
-use crate::compile::native::unregistered;
 use crate::compile::sql;
+use crate::compile::steps::StepBuilder;
 
 impl Elaborator<'_> {
     pub(super) async fn output(&mut self, id: OutputId, output: &OutputDef) -> Result<(), Vec<Diagnostic>> {
@@ -46,8 +46,21 @@ impl Elaborator<'_> {
                 self.nodes[node.0].outputs.push(id);
                 self.nodes[node.0].layout.finish.extend(save.files.map(Finish::Files));
             }
-            OutputKind::Foreach { function, .. } => return Err(vec![unregistered(function, &[], &place)]),
-            OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {
+            OutputKind::Foreach { function, .. } if !function.args.is_empty() => {
+                let builder = StepBuilder {
+                    state: self.state,
+                    place: &place,
+                };
+                builder.check_foreach(function)?;
+                let plan = builder.arguments(self.scan(&output.from, &place)?, function)?;
+                let node = self.push(&format!("foreach {}", output.from), place, plan);
+                self.nodes[node.0].outputs.push(id);
+            }
+            other => {
+                if let OutputKind::Foreach { function, .. } = other {
+                    let (state, place) = (self.state, &place);
+                    StepBuilder { state, place }.check_foreach(function)?;
+                }
                 let leaf = self.leaf(node);
                 let node = match leaf.leaf {
                     Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,

@@ -10,7 +10,7 @@ use tidemill_dstream::{
     StreamDef, StreamInput,
 };
 
-use crate::{CompileOptions, CompiledJob, TableData, compile};
+use crate::{CompileOptions, CompiledJob, Registry, TableData, compile};
 
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -146,11 +146,19 @@ pub(crate) fn static_table(name: &str, names: &[&str], rows: &[&[&str]]) -> Tabl
 }
 
 pub(crate) fn try_compile(graph: &JobGraph, tables: &[TableData], partitions: u32) -> Result<CompiledJob, Diagnostics> {
-    block_on(compile(graph, tables, &CompileOptions { partitions }))
+    block_on(compile(graph, tables, &options(partitions)))
+}
+
+/// For a build without functions of its own.
+pub(crate) fn options(partitions: u32) -> CompileOptions {
+    CompileOptions {
+        partitions,
+        registry: Registry::default(),
+    }
 }
 
 /// Runs a future as executors do, in a runtime of several threads.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

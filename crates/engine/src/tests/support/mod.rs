@@ -14,7 +14,10 @@ use tidemill_dstream::plan::{ExchangeKind, Keeps, SlotKind, SlotPartition, Stage
 use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
 
 pub(crate) use self::jobs::*;
-use crate::{CompiledJob, Panes, SlotInput, TableData, TaskBinding, TaskMemory, Template, decode_ipc, encode_ipc};
+use crate::{
+    CompileOptions, CompiledJob, Panes, Registry, SlotInput, TableData, TaskBinding, TaskMemory, Template, compile,
+    decode_ipc, encode_ipc,
+};
 
 /// Partition counts under which every job has to give the same rows.
 pub(crate) const PARTITIONS: [u32; 3] = [1, 2, 7];
@@ -39,11 +42,20 @@ pub(crate) type Rows = Vec<String>;
 
 impl Mini {
     pub(crate) fn new(graph: &JobGraph, tables: &[TableData], partitions: u32) -> Self {
-        let compiled = try_compile(graph, tables, partitions).unwrap_or_else(|faults| panic!("{faults}"));
+        Self::of_build(graph, tables, partitions, &Registry::default())
+    }
+
+    /// With the functions that a build has registered.
+    pub(crate) fn of_build(graph: &JobGraph, tables: &[TableData], partitions: u32, registry: &Registry) -> Self {
+        let options = CompileOptions {
+            partitions,
+            registry: registry.clone(),
+        };
+        let compiled = block_on(compile(graph, tables, &options)).unwrap_or_else(|faults| panic!("{faults}"));
         let templates = compiled
             .templates
             .iter()
-            .map(|bytes| Template::decode(bytes).unwrap())
+            .map(|bytes| Template::decode(bytes, &compiled.registry).unwrap())
             .collect();
         check_plan(&compiled);
         Self {
@@ -272,7 +284,7 @@ fn check_plan(compiled: &CompiledJob) {
         assert_eq!(stage.id.0 as usize, i);
         assert_eq!(stage.reads.len(), stage.partitions as usize);
         for slot in &stage.slots {
-            let template = Template::decode(&compiled.templates[i]).unwrap();
+            let template = Template::decode(&compiled.templates[i], &compiled.registry).unwrap();
             assert!(template.slot_schema(slot.id).is_some());
             if let SlotKind::Shuffle { from } = slot.kind {
                 assert!(
