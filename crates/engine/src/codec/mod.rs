@@ -27,7 +27,7 @@ use crate::placement::Placement;
 use crate::registry::{Function, NativeBatchesExec, Registry};
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
-use crate::state::{StateExec, StateKind, StateSpec, Value};
+use crate::state::{StateExec, StateKind, StateSpec, Update, Value};
 use crate::windowed::{Window, WindowMergeExec};
 use crate::zip_union::ZipUnionExec;
 
@@ -150,6 +150,9 @@ struct StateProto {
     update: Vec<Bytes>,
     #[prost(message, optional, tag = "7")]
     touched: Option<TouchedProto>,
+    /// A registered function in place of `update`.
+    #[prost(string, optional, tag = "8")]
+    native: Option<String>,
 }
 
 /// Of an operator that looks at the keys of the batch.
@@ -203,7 +206,11 @@ impl NodeCodec {
                 snapshots: *snapshots,
             }),
         };
-        let update = spec.update.iter().map(|expr| self.encode_expr(expr, converter));
+        let (update, native) = match &spec.update {
+            Update::Columns(exprs) => (exprs.as_slice(), None),
+            Update::Native { name, .. } => (&[][..], Some(name.clone())),
+        };
+        let update = update.iter().map(|expr| self.encode_expr(expr, converter));
         Ok(StateProto {
             name: spec.name.clone(),
             keys: encode_fields(&spec.keys)?,
@@ -212,6 +219,7 @@ impl NodeCodec {
             columns: encode_fields(&spec.columns)?,
             update: update.collect::<Result<_>>()?,
             touched,
+            native,
         })
     }
 
@@ -233,7 +241,7 @@ impl NodeCodec {
                 })
                 .collect(),
             columns: decode_fields(&proto.columns)?,
-            update: Vec::new(),
+            update: Update::Columns(Vec::new()),
         };
         let exprs = |bytes: &[Bytes], schema: SchemaRef| {
             let exprs = bytes
@@ -241,7 +249,16 @@ impl NodeCodec {
                 .map(|bytes| self.decode_expr(bytes, &schema, context, converter));
             exprs.collect::<Result<Vec<_>>>()
         };
-        spec.update = exprs(&proto.update, spec.scope())?;
+        spec.update = match &proto.native {
+            None => Update::Columns(exprs(&proto.update, spec.scope())?),
+            Some(name) => match self.registry.state_update(name) {
+                Some(function) => Update::Native {
+                    name: name.clone(),
+                    function,
+                },
+                None => return internal_err!("no state function `{name}` is registered here"),
+            },
+        };
         if let Some(touched) = &proto.touched {
             let emit = exprs(&touched.emit, spec.emit_scope())?;
             spec.kind = StateKind::Touched {

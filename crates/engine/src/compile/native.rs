@@ -9,7 +9,7 @@ use tidemill_dstream::{Diagnostic, Function as JobFunction, Line, NativeCall};
 use super::diagnose::Place;
 use super::expressions::Scope;
 use super::steps::StepBuilder;
-use crate::registry::{BatchesFunction, Function, Registry};
+use crate::registry::{BatchesFunction, Function, Registry, StateUpdate};
 
 /// Names that a message lists.
 const MAX_NAMES: usize = 40;
@@ -50,6 +50,18 @@ fn unfit(call: &NativeCall, function: &Function, wanted: &str, place: &Place) ->
             function.kind()
         ))
         .subject(call.name.clone())
+}
+
+/// A state update.
+pub(super) fn state_update(
+    call: &NativeCall,
+    state: &SessionState,
+    place: &Place,
+) -> Result<Arc<dyn StateUpdate>, Diagnostic> {
+    match find(call, state, place)? {
+        Function::State(function) => Ok(function),
+        other => Err(unfit(call, &other, "a state update", place)),
+    }
 }
 
 /// A call as an expression: of a function of a record, or of an aggregate.

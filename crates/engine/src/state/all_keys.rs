@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{concat, filter, not, take};
 use datafusion::error::Result;
+use tidemill_types::BatchTime;
 
 use super::spec::{StateSpec, batch, removed};
 use super::version::{At, Step, Versions};
@@ -73,7 +74,7 @@ impl AllKeys {
             now: at.previous,
             before: None,
         };
-        match self.advance(input, initial.filter(|_| at.previous.is_none())) {
+        match self.advance(at.time, input, initial.filter(|_| at.previous.is_none())) {
             Ok(()) => {
                 self.versions = Versions {
                     now: Some(at.index),
@@ -88,11 +89,11 @@ impl AllKeys {
         }
     }
 
-    fn advance(&mut self, input: &RecordBatch, initial: Option<&RecordBatch>) -> Result<()> {
+    fn advance(&mut self, time: BatchTime, input: &RecordBatch, initial: Option<&RecordBatch>) -> Result<()> {
         if let Some(initial) = initial {
             self.begin(initial)?;
         }
-        self.update(input)
+        self.update(time, input)
     }
 
     /// The keys and their states.
@@ -127,7 +128,7 @@ impl AllKeys {
         Ok(())
     }
 
-    fn update(&mut self, input: &RecordBatch) -> Result<()> {
+    fn update(&mut self, time: BatchTime, input: &RecordBatch) -> Result<()> {
         let (keys, values) = input.columns().split_at(self.spec.keys.len());
         let slots = self.index.intern(keys)?;
         self.position.resize(self.index.slots(), NOWHERE);
@@ -161,7 +162,7 @@ impl AllKeys {
             }
             Arc::make_mut(&mut next.slots).extend(new_slots);
         }
-        next.state = self.spec.updated(&next.keys, &next.state, &values, rows)?;
+        next.state = self.spec.updated(time, &next.keys, &next.state, &values, rows)?;
         if let Some(removed) = removed(&next.state, rows)? {
             let kept = not(&removed)?;
             for column in next.keys.iter_mut().chain(&mut next.state) {

@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::all_keys::AllKeys;
-use super::spec::{StateKind, StateSpec};
+use super::spec::{StateKind, StateSpec, Update};
 use super::touched_keys::TouchedKeys;
 use super::version::At;
 use crate::batches::conform;
@@ -127,7 +127,11 @@ impl ExecutionPlan for StateExec {
             StateKind::All => &[],
             StateKind::Touched { emit, .. } => emit,
         };
-        for expr in self.spec.update.iter().chain(emit.iter().map(|(_, expr)| expr)) {
+        let update: &[_] = match &self.spec.update {
+            Update::Columns(exprs) => exprs,
+            Update::Native { .. } => &[],
+        };
+        for expr in update.iter().chain(emit.iter().map(|(_, expr)| expr)) {
             if f(expr)? == TreeNodeRecursion::Stop {
                 return Ok(TreeNodeRecursion::Stop);
             }

@@ -1,15 +1,20 @@
 //! What a state operator was told.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, RecordBatchOptions, UInt64Array,
+    new_null_array,
 };
-use arrow::buffer::BooleanBuffer;
-use arrow::compute::{and, cast, is_null};
+use arrow::buffer::{BooleanBuffer, OffsetBuffer};
+use arrow::compute::{and, cast, is_null, not, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
+use tidemill_types::{BatchTime, FailureKind, TaskFailure};
+
+use crate::registry::{StateBatch, StateUpdate};
 
 /// A state operator. Its input has a row for each key of the batch: the key columns, then the values.
 #[derive(Clone, Debug)]
@@ -21,8 +26,28 @@ pub(crate) struct StateSpec {
     pub(crate) values: Vec<Value>,
     /// The columns of the state.
     pub(crate) columns: Vec<FieldRef>,
+    pub(crate) update: Update,
+}
+
+/// From an old state to a new one.
+#[derive(Clone)]
+pub(crate) enum Update {
     /// The columns of the new state, over [`StateSpec::scope`].
-    pub(crate) update: Vec<Arc<dyn PhysicalExpr>>,
+    Columns(Vec<Arc<dyn PhysicalExpr>>),
+    /// A registered function. Values are lists.
+    Native {
+        name: String,
+        function: Arc<dyn StateUpdate>,
+    },
+}
+
+impl fmt::Debug for Update {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Columns(columns) => f.debug_tuple("Columns").field(columns).finish(),
+            Self::Native { name, .. } => f.debug_tuple("Native").field(name).finish(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -131,22 +156,68 @@ impl StateSpec {
     /// The new states of `rows` keys.
     pub(crate) fn updated(
         &self,
+        time: BatchTime,
         keys: &[ArrayRef],
         old: &[ArrayRef],
         values: &[ArrayRef],
         rows: usize,
     ) -> Result<Vec<ArrayRef>> {
-        let columns = keys.iter().chain(old).chain(values).cloned().collect();
-        let scope = batch(self.scope(), columns, rows)?;
-        let updated = self.update.iter().zip(&self.columns).map(|(expr, field)| {
-            let column = expr.evaluate(&scope)?.into_array(rows)?;
+        let updated = match &self.update {
+            Update::Columns(exprs) => {
+                let columns = keys.iter().chain(old).chain(values).cloned().collect();
+                let scope = batch(self.scope(), columns, rows)?;
+                let columns = exprs.iter().map(|expr| expr.evaluate(&scope)?.into_array(rows));
+                columns.collect::<Result<Vec<_>>>()?
+            }
+            Update::Native { name, function } => self.called(name, function.as_ref(), time, keys, old, values, rows)?,
+        };
+        let typed = updated.into_iter().zip(&self.columns).map(|(column, field)| {
             Ok(if column.data_type() == field.data_type() {
                 column
             } else {
                 cast(&column, field.data_type())?
             })
         });
-        updated.collect()
+        typed.collect()
+    }
+
+    /// What a registered function makes of the states.
+    #[expect(clippy::too_many_arguments, reason = "the function is given all of it")]
+    fn called(
+        &self,
+        name: &str,
+        function: &dyn StateUpdate,
+        batch_time: BatchTime,
+        keys: &[ArrayRef],
+        old: &[ArrayRef],
+        values: &[ArrayRef],
+        rows: usize,
+    ) -> Result<Vec<ArrayRef>> {
+        let exists = match removed(old, rows)? {
+            Some(none) => not(&none)?,
+            None => BooleanArray::new(BooleanBuffer::new_set(rows), None),
+        };
+        let values = values.iter().map(without_null_lists);
+        let states = StateBatch {
+            batch_time,
+            keys: keys.to_vec(),
+            values: values.collect::<Result<_>>()?,
+            old: old.to_vec(),
+            exists,
+        };
+        let failed = |message: String| {
+            let message = format!("the state function `{name}` of `{}`: {message}", self.name);
+            DataFusionError::External(Box::new(TaskFailure::new(FailureKind::User, message)))
+        };
+        let columns = function.update(states).map_err(|error| failed(error.to_string()))?;
+        if columns.len() == self.columns.len() && columns.iter().all(|column| column.len() == rows) {
+            return Ok(columns);
+        }
+        let lengths: Vec<usize> = columns.iter().map(|column| column.len()).collect();
+        Err(failed(format!(
+            "it gave columns of {lengths:?} rows for {} columns of {rows}",
+            self.columns.len()
+        )))
     }
 
     /// Values for keys without records.
@@ -179,6 +250,34 @@ fn without_nulls(column: &ArrayRef) -> ArrayRef {
         )),
         _ => Arc::clone(column),
     }
+}
+
+/// Lists in which those of keys without records are empty.
+fn without_null_lists(lists: &ArrayRef) -> Result<ListArray> {
+    let lists = lists.as_list::<i32>();
+    let DataType::List(item) = lists.data_type() else {
+        return Ok(lists.clone());
+    };
+    if lists.null_count() == 0 {
+        return Ok(lists.clone());
+    }
+    let length = |row: usize| {
+        if lists.is_null(row) {
+            0
+        } else {
+            lists.value_length(row) as usize
+        }
+    };
+    // What a null list spans is no value of its key.
+    let rows: UInt64Array = (0..lists.len())
+        .flat_map(|row| {
+            let begin = lists.value_offsets()[row] as u64;
+            begin..begin + length(row) as u64
+        })
+        .collect();
+    let offsets = OffsetBuffer::from_lengths((0..lists.len()).map(length));
+    let values = take(lists.values(), &rows, None)?;
+    Ok(ListArray::new(Arc::clone(item), offsets, values, None))
 }
 
 /// Which states are to be removed, because all their columns are null; `None` if none is.

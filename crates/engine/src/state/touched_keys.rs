@@ -20,6 +20,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_
 use arrow::compute::{concat, take};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
+use tidemill_types::BatchTime;
 
 use super::spec::{StateKind, StateSpec, batch, removed};
 use super::version::{At, Step, Versions};
@@ -166,7 +167,7 @@ impl TouchedKeys {
         if let Some(initial) = initial {
             self.begin(at.time.0, initial)?;
         }
-        let touched = self.touch(at.time.0, input)?;
+        let touched = self.touch(at.time, input)?;
         let timed_out = self.time_out(at.time.0)?;
         let calls: Vec<Calls> = [touched].into_iter().chain(timed_out).collect();
         self.result(&calls)
@@ -186,7 +187,8 @@ impl TouchedKeys {
     }
 
     /// Calls the update for the keys of the batch.
-    fn touch(&mut self, time: i64, input: &RecordBatch) -> Result<Calls> {
+    fn touch(&mut self, at: BatchTime, input: &RecordBatch) -> Result<Calls> {
+        let time = at.0;
         let rows = input.num_rows();
         let (keys, values) = input.columns().split_at(self.spec.keys.len());
         let slots = self.index.intern(keys)?;
@@ -207,7 +209,7 @@ impl TouchedKeys {
             .collect();
         let old = self.states(&places)?;
         let values = self.spec.counted(values.to_vec());
-        let new = self.spec.updated(keys, &old, &values, rows)?;
+        let new = self.spec.updated(at, keys, &old, &values, rows)?;
         let removed = removed(&new, rows)?;
         match &removed {
             None => self.append(time, &slots, &new)?,

@@ -2,12 +2,17 @@
 //! state gone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use proptest::prelude::*;
-use tidemill_dstream::{JobGraph, MapWithState, Operator, StateFunction, UpdateStateByKey};
+use tidemill_dstream::{JobGraph, MapWithState, NativeCall, Operator, StateFunction, UpdateStateByKey};
 
 use super::support::*;
+use crate::registry::{BoxError, Registry, StateBatch, StateUpdate};
+use crate::{CompileOptions, compile};
 
 fn update(keys: &[(&str, &str)], values: &[(&str, &str)], state: &[(&str, &str)]) -> UpdateStateByKey {
     UpdateStateByKey {
@@ -452,4 +457,139 @@ proptest! {
             prop_assert_eq!(mini.state("out"), naive.state());
         }
     }
+}
+
+/// Keeps the last two values of a key, and the time of the batch that brought them.
+struct LastTwo;
+
+impl StateUpdate for LastTwo {
+    fn schema(&self, values: &SchemaRef) -> Result<SchemaRef, BoxError> {
+        let [value] = values.fields().iter().as_slice() else {
+            return Err(format!("it takes one value, not {}", values.fields().len()).into());
+        };
+        let fields = [
+            Field::new("last", value.data_type().clone(), true),
+            Field::new("before", value.data_type().clone(), true),
+            Field::new("at", DataType::Int64, true),
+        ];
+        Ok(Arc::new(Schema::new(fields.to_vec())))
+    }
+
+    fn update(&self, batch: StateBatch) -> Result<Vec<ArrayRef>, BoxError> {
+        let (mut last, mut before, mut at) = (Vec::new(), Vec::new(), Vec::new());
+        let [lists] = batch.values.as_slice() else {
+            return Err("one value".into());
+        };
+        for row in 0..batch.exists.len() {
+            let text = |column: usize| {
+                let column = batch.old[column].as_string_view();
+                column.is_valid(row).then(|| column.value(row).to_owned())
+            };
+            assert_eq!(batch.exists.value(row), text(0).is_some());
+            let mut kept: Vec<String> = [text(1), text(0)].into_iter().flatten().collect();
+            let values = lists.value(row);
+            let values = values.as_string_view();
+            kept.extend(values.iter().flatten().map(str::to_owned));
+            if values.iter().flatten().any(|value| value == "forget") {
+                kept.clear();
+            }
+            let times = batch.old[2].as_primitive::<Int64Type>();
+            at.push(match values.is_empty() {
+                true if times.is_valid(row) => Some(times.value(row)),
+                _ => (!kept.is_empty()).then_some(batch.batch_time.millis()),
+            });
+            last.push(kept.pop());
+            before.push(kept.pop());
+        }
+        Ok(vec![
+            Arc::new(StringViewArray::from_iter(last)),
+            Arc::new(StringViewArray::from_iter(before)),
+            Arc::new(Int64Array::from(at)),
+        ])
+    }
+}
+
+fn last_two() -> Registry {
+    Registry::builder().state("last_two", LastTwo).build().unwrap()
+}
+
+#[test]
+fn a_registered_function_has_all_values_of_a_key_and_its_state() {
+    let pairs = || map(&[("k", "split_part(value, ' ', 1)"), ("v", "split_part(value, ' ', 2)")]);
+    let native = || StateFunction::Native(NativeCall::new("last_two"));
+    let all = Operator::UpdateStateByKey(UpdateStateByKey {
+        keys: columns(&[("k", "k")]),
+        values: Vec::new(),
+        state: native(),
+        initial: None,
+        partitions: None,
+    });
+    let touched = Operator::MapWithState(MapWithState {
+        keys: columns(&[("k", "k")]),
+        values: columns(&[("value", "v")]),
+        state: native(),
+        emit: columns(&[("k", "k"), ("last", "last"), ("was", "old_last")]),
+        timeout: None,
+        initial: None,
+        partitions: None,
+    });
+    let graph = job(
+        vec![
+            source("lines", vec![pairs()]),
+            from("all", "lines", vec![all]),
+            from("touched", "lines", vec![touched]),
+        ],
+        vec![table("all"), table("touched")],
+    );
+    for partitions in PARTITIONS {
+        let mut mini = Mini::of_build(&graph, &[], partitions, &last_two());
+        for (lines, all, touched) in [
+            (
+                ["a 1", "b 1"].as_slice(),
+                vec!["a|1|null|1000", "b|1|null|1000"],
+                vec!["a|1|null", "b|1|null"],
+            ),
+            (&["a 2"], vec!["a|2|1|2000", "b|1|null|1000"], vec!["a|2|1"]),
+            (&["b forget"], vec!["a|2|1|2000"], vec!["b|null|1"]),
+            (&["b 3"], vec!["a|2|1|2000", "b|3|null|4000"], vec!["b|3|null"]),
+        ] {
+            let mut found = mini.batch(&[("lines", lines)]);
+            assert_eq!(sorted(found.remove("all").unwrap()), all, "{partitions} partitions");
+            assert_eq!(
+                sorted(found.remove("touched").unwrap()),
+                touched,
+                "{partitions} partitions"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_state_function_that_is_not_registered_or_not_for_the_values_is_refused() {
+    let fault = |name: &str, steps: Vec<Operator>| {
+        let state = Operator::UpdateStateByKey(UpdateStateByKey {
+            keys: columns(&[("k", "k")]),
+            values: Vec::new(),
+            state: StateFunction::Native(NativeCall::new(name)),
+            initial: None,
+            partitions: None,
+        });
+        let graph = over_lines(steps.into_iter().chain([state]).collect());
+        let options = CompileOptions {
+            partitions: 2,
+            registry: last_two(),
+        };
+        block_on(compile(&graph, &[], &options)).unwrap_err().to_string()
+    };
+    let columns = |columns: &[(&str, &str)]| vec![map(columns)];
+    assert_eq!(
+        fault("last_tow", columns(&[("k", "value"), ("v", "value")])),
+        "line 3: streams.out.steps[1].update_state_by_key.state.native: no function `last_tow` is registered (this build \
+         has `last_two`)"
+    );
+    assert_eq!(
+        fault("last_two", columns(&[("k", "value")])),
+        "line 3: streams.out.steps[1].update_state_by_key.state: `last_two` is not for these values: it takes one value, \
+         not 0"
+    );
 }

@@ -9,17 +9,19 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_dstream::{
-    Diagnostic, Line, MapWithState, NamedFunction, Operator, StateFunction, Step, StreamDef, StreamInput,
-    UpdateStateByKey,
+    Diagnostic, Function, Line, MapWithState, NamedFunction, NativeCall, Operator, StateFunction, Step, StreamDef,
+    StreamInput, UpdateStateByKey,
 };
 
 use super::{Elaborator, Site};
 use crate::compile::diagnose::Place;
 use crate::compile::expressions::{self, Scope};
 use crate::compile::leaf::LeafTable;
+use crate::compile::native;
 use crate::compile::sql::{self, Relations};
 use crate::compile::steps::StepBuilder;
-use crate::state::{SNAPSHOT, StateKind, StateNode, StateSpec, TIMING_OUT, Value, old_name, snapshot_name};
+use crate::registry::StateUpdate;
+use crate::state::{SNAPSHOT, StateKind, StateNode, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name};
 
 type Faults = Vec<Diagnostic>;
 
@@ -27,7 +29,7 @@ type Faults = Vec<Diagnostic>;
 struct Stateful<'o> {
     keys: &'o [NamedFunction],
     values: &'o [NamedFunction],
-    state: &'o [NamedFunction],
+    state: &'o StateFunction,
     initial: Option<&'o str>,
 }
 
@@ -59,7 +61,7 @@ impl Elaborator<'_> {
         let stateful = Stateful {
             keys: &update.keys,
             values: &update.values,
-            state: columns(&update.state, site.place)?,
+            state: &update.state,
             initial: update.initial.as_deref(),
         };
         let (spec, input, initial) = self.stateful(site, input, &stateful, update.partitions).await?;
@@ -77,7 +79,7 @@ impl Elaborator<'_> {
         let stateful = Stateful {
             keys: &map.keys,
             values: &map.values,
-            state: columns(&map.state, place)?,
+            state: &map.state,
             initial: map.initial.as_deref(),
         };
         let (mut spec, input, initial) = self.stateful(site, input, &stateful, map.partitions).await?;
@@ -176,9 +178,24 @@ impl Elaborator<'_> {
         let Site { stream, step, place } = site;
         let state = self.state;
         let builder = StepBuilder { state, place };
+        let native = match stateful.state {
+            StateFunction::Columns(_) => None,
+            StateFunction::Native(call) => {
+                let place = place.child("state", Line(None));
+                let function = native::state_update(call, state, &place).map_err(|fault| vec![fault])?;
+                Some((call, function))
+            }
+        };
         let before = Scope::after(&input, state);
-        let counts: Vec<bool> = stateful
-            .values
+        let listed: Vec<NamedFunction>;
+        let aggregates = match &native {
+            None => stateful.values,
+            Some(_) => {
+                listed = lists(stateful, &input);
+                &listed
+            }
+        };
+        let counts: Vec<bool> = aggregates
             .iter()
             .map(|value| {
                 let aggregate = before.aggregate(&value.function, place);
@@ -186,12 +203,12 @@ impl Elaborator<'_> {
             })
             .collect();
         let input = self.sized(site, input, partitions, stateful.keys.len(), |_, input| {
-            if stateful.values.is_empty() {
+            if aggregates.is_empty() {
                 // The keys alone.
                 let keys = builder.map(input, stateful.keys)?;
                 builder.finish(LogicalPlanBuilder::from(keys).distinct())
             } else {
-                builder.reduce_by_key(input, stateful.keys, stateful.values)
+                builder.reduce_by_key(input, stateful.keys, aggregates)
             }
         })?;
         let fields = input.schema().as_arrow().fields().clone();
@@ -209,14 +226,26 @@ impl Elaborator<'_> {
             keys: keys.to_vec(),
             values: values.collect(),
             columns: Vec::new(),
-            update: Vec::new(),
+            update: Update::Columns(Vec::new()),
         };
         let initial = match stateful.initial {
             Some(initial) => Some(self.initial(initial, place).await?),
             None => None,
         };
-        spec.columns = self.state_types(&spec, stateful.state, initial.as_ref(), place)?;
-        spec.update = self.updates(&spec, stateful.state, place)?;
+        match (stateful.state, native) {
+            (StateFunction::Columns(columns), _) => {
+                spec.columns = self.state_types(&spec, columns, initial.as_ref(), place)?;
+                spec.update = self.updates(&spec, columns, place)?;
+            }
+            (StateFunction::Native(_), Some((call, function))) => {
+                spec.columns = native_columns(&spec, call, function.as_ref(), place)?;
+                spec.update = Update::Native {
+                    name: call.name.clone(),
+                    function,
+                };
+            }
+            (StateFunction::Native(_), None) => {}
+        }
         let initial = initial
             .map(|initial| self.initial_columns(&spec, initial, place))
             .transpose()?;
@@ -296,17 +325,15 @@ impl Elaborator<'_> {
         if faults.is_empty() { Ok(typed) } else { Err(faults) }
     }
 
-    fn updates(
-        &self,
-        spec: &StateSpec,
-        functions: &[NamedFunction],
-        place: &Place,
-    ) -> Result<Vec<Arc<dyn PhysicalExpr>>, Faults> {
+    fn updates(&self, spec: &StateSpec, functions: &[NamedFunction], place: &Place) -> Result<Update, Faults> {
         let place = place.child("state", Line(None));
         let typed = self.typed(&spec.scope(), functions, &place)?;
         let exprs = typed.into_iter().zip(&spec.columns);
         let exprs = exprs.map(|((expr, _), field)| cast(expr, field.data_type().clone()));
-        physical(exprs, &spec.scope(), self.state).map_err(|e| vec![place.explain(&e, self.state)])
+        let exprs = physical(exprs, &spec.scope(), self.state);
+        exprs
+            .map(Update::Columns)
+            .map_err(|e| vec![place.explain(&e, self.state)])
     }
 
     fn emitted(
@@ -447,6 +474,55 @@ impl Elaborator<'_> {
     }
 }
 
+/// What a native function is given: for each value of a record the list of them, by key. Values that are not named are
+/// all columns but the keys'.
+fn lists(stateful: &Stateful<'_>, input: &LogicalPlan) -> Vec<NamedFunction> {
+    let list = |name: &str, value: &str, line: Line| NamedFunction {
+        name: name.to_owned(),
+        function: format!("array_agg({value})").into(),
+        line,
+    };
+    if stateful.values.is_empty() {
+        let columns = input.schema().fields().iter().map(|field| field.name());
+        let values = columns.filter(|name| stateful.keys.iter().all(|key| key.name != **name));
+        return values.map(|name| list(name, &quoted(name), Line(None))).collect();
+    }
+    let values = stateful.values.iter().map(|value| match &value.function {
+        Function::Expr(sql) => list(&value.name, sql, value.line),
+        Function::Native(_) => value.clone(),
+    });
+    values.collect()
+}
+
+/// The columns that a native function says its state has.
+fn native_columns(
+    spec: &StateSpec,
+    call: &NativeCall,
+    function: &dyn StateUpdate,
+    place: &Place,
+) -> Result<Vec<FieldRef>, Faults> {
+    let items = spec.values.iter().map(|value| match value.field.data_type() {
+        DataType::List(item) => Field::new(value.field.name(), item.data_type().clone(), true),
+        other => Field::new(value.field.name(), other.clone(), true),
+    });
+    let values = Arc::new(Schema::new(items.collect::<Vec<_>>()));
+    let fault = |message: String| {
+        let place = place.child("state", Line(None));
+        vec![place.diagnostic(message).subject(call.name.clone())]
+    };
+    let schema = function
+        .schema(&values)
+        .map_err(|error| fault(format!("`{}` is not for these values: {error}", call.name)))?;
+    if schema.fields().is_empty() {
+        return Err(fault(format!("`{}` has no state", call.name)));
+    }
+    let columns = schema.fields().iter().map(|field| {
+        let data_type = stored(field.data_type());
+        Arc::new(Field::new(field.name(), data_type, true)) as FieldRef
+    });
+    Ok(columns.collect())
+}
+
 /// Text is kept as it is read, and a type that is only found in expressions as one that can be stored.
 fn stored(data_type: &DataType) -> DataType {
     match data_type {
@@ -467,16 +543,4 @@ fn physical(
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn columns<'s>(function: &'s StateFunction, place: &Place) -> Result<&'s [NamedFunction], Faults> {
-    match function {
-        StateFunction::Columns(columns) => Ok(columns),
-        StateFunction::Native(call) => Err(vec![
-            place
-                .child("state", Line(None))
-                .diagnostic(format!("no state function `{}` is registered in this build", call.name))
-                .subject(call.name.clone()),
-        ]),
-    }
 }
