@@ -50,7 +50,9 @@ impl States {
         match op {
             Op::UpdateStateByKey(keyed) => self.update_all(&Calls::new(keyed, records, batch)?, mistake),
             Op::MapWithState { keyed, emit, timeout } => {
-                self.map_touched(&Calls::new(keyed, records, batch)?, emit, *timeout)
+                let late = u64::from(mistake == Some(Mistake::TimeoutsAreLate));
+                let timeout = timeout.map(|timeout| timeout + late);
+                self.map_touched(&Calls::new(keyed, records, batch)?, emit, timeout)
             }
             other => Err(Unfit::new(format!("{other:?} has no state"))),
         }
