@@ -12,11 +12,11 @@ const TRIES: u32 = 400;
 pub(crate) async fn report(clusters: &Clusters, case: Case, failure: Failure) -> String {
     let (seed, drawn) = (case.seed, case.clone());
     let like = async |case: &Case| {
-        let found = clusters.check(case, None).await;
+        let found = clusters.check(case).await;
         found.is_some_and(|found| found.is_like(&failure))
     };
     let small = case.shrink(TRIES, like).await;
-    let (case, failure) = match clusters.check(&small, None).await {
+    let (case, failure) = match clusters.check(&small).await {
         Some(found) => (small, found),
         // It fails now and then: what was seen first is the better report.
         None => (drawn, failure),

@@ -205,6 +205,7 @@ fn links_between_documents_lead_somewhere() -> Result<()> {
         "docs/job-file.md",
         "docs/operators.md",
         "docs/cli.md",
+        "docs/testing.md",
     ] {
         let text = read(document)?;
         let base = root().join(document);

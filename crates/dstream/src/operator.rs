@@ -183,7 +183,8 @@ pub struct MapWithState {
     /// the old one as `old_<column>`, and `timing_out`, true in the last call for a key that timed out (its state is the
     /// last one). Empty: the key columns and those of the new state.
     pub emit: Vec<NamedFunction>,
-    /// A key without records for this long is removed, in the batch in which that is so.
+    /// A key without records for this long is removed, in the batch in which that is so. Initial states count from the
+    /// first batch.
     pub timeout: Option<Duration>,
     pub initial: Option<String>,
     pub partitions: Option<u32>,

@@ -169,7 +169,7 @@ impl TestJob {
     }
 
     /// Prints everything in place of all outputs, and gives the names of what is printed: those of streams, and for
-    /// tables with a query those of the tables.
+    /// tables with a query those of the tables. A table that is called as a stream is the stream.
     fn replace_outputs(&mut self) -> Vec<String> {
         let mut names = std::mem::take(&mut self.collected);
         for output in std::mem::take(&mut self.graph.outputs) {
@@ -214,7 +214,8 @@ impl TestJob {
 
 impl TestRun {
     /// The rows of each batch in which the stream had any to give, also none: columns separated by `|`, sorted. The
-    /// name is that of a stream with an output or [`collect`](TestJob::collect)ed, or that of a table with a query.
+    /// name is that of a stream with an output or [`collect`](TestJob::collect)ed, or that of a table with a query that
+    /// no stream has.
     ///
     /// # Panics
     /// There is no such output.
@@ -244,5 +245,68 @@ impl TestRun {
             self.names.join(", ")
         );
         self.printed.iter().filter(move |printed| printed.stream == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidemill_client::StreamingContext;
+
+    use super::*;
+
+    fn job() -> TestJob {
+        let ctx = StreamingContext::new("job", Duration::from_secs(1));
+        let lines = ctx.socket_text_stream("127.0.0.1", 1).name("lines");
+        ctx.generate(1, "{index}").name("made").print();
+        let counts = lines.count().name("counts");
+        counts.save("/nowhere", tidemill_dstream::FileFormat::Csv);
+        counts.table("counts");
+        counts.table_query("doubled", "SELECT count * 2 AS twice FROM counts");
+        TestJob::new(ctx.graph().unwrap())
+    }
+
+    fn refused(job: TestJob) -> String {
+        let mut job = job;
+        job.replace_sources().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_source_has_to_end_without_a_network() {
+        assert_eq!(
+            refused(job().batches(1)),
+            "`lines` would read from a socket: give it a `queue`"
+        );
+        let queued = || job().queue("lines", [["a"]]);
+        assert_eq!(
+            refused(queued()),
+            "`made` generates lines for ever: say how many `batches`"
+        );
+        assert_eq!(
+            refused(queued().queue("counts", [["a"]])),
+            "no source is named `counts`; those of the job: `lines`, `made`"
+        );
+        queued().batches(1).replace_sources().unwrap();
+        queued().queue("made", [["a"]]).replace_sources().unwrap();
+    }
+
+    #[test]
+    fn outputs_are_printed_whole_by_the_names_of_streams_and_of_tables_with_a_query() {
+        let mut job = job().collect("lines");
+        assert_eq!(job.replace_outputs(), ["counts", "doubled", "lines", "made"]);
+        assert_eq!(job.graph.validate(), Ok(()));
+        let all = |output: &OutputDef| matches!(output.kind, OutputKind::Print { rows: ALL_ROWS });
+        assert!(job.graph.outputs.iter().all(all));
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing is collected as `count`; there are: counts, made")]
+    fn an_output_of_another_name_is_a_mistake_of_the_test() {
+        let run = TestRun {
+            names: vec!["counts".to_owned(), "made".to_owned()],
+            printed: Vec::new(),
+        };
+        let _ = run.output("count");
     }
 }

@@ -19,6 +19,11 @@ mod rows;
 mod run;
 mod values;
 
+/// The examples of the documents.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+mod documents {}
+
 pub use eventually::eventually;
 pub use feed::Feed;
 pub use job::{TestJob, TestRun};

@@ -28,6 +28,23 @@ pub struct Difference {
 }
 
 impl Evaluation<'_> {
+    /// What a cluster prints that agrees with this evaluation.
+    #[must_use]
+    pub fn printed(&self, case: &Case) -> Vec<Found> {
+        let mut printed = Vec::new();
+        for batch in 1..=case.batches {
+            for output in &case.model.outputs {
+                printed.extend(self.rows(*output, batch).map(|rows| Found {
+                    stream: case.model.nodes[*output].name.clone(),
+                    batch,
+                    columns: self.schemas()[*output].names().map(str::to_owned).collect(),
+                    rows: rows.to_vec(),
+                }));
+            }
+        }
+        printed
+    }
+
     /// Compares outputs batch by batch, as multisets of rows whose columns go by name.
     #[must_use]
     pub fn difference(&self, case: &Case, found: &[Found]) -> Option<Difference> {

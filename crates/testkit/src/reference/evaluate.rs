@@ -22,6 +22,20 @@ pub enum Mistake {
     OuterJoinsAreInner,
     /// State of keys without records in a batch is lost.
     UntouchedStateIsLost,
+    /// Keys time out in the batch after the one in which they are due.
+    TimeoutsAreLate,
+}
+
+impl Mistake {
+    pub const ALL: [Self; 7] = [
+        Self::WindowForgetsABatch,
+        Self::NullKeysDoNotJoin,
+        Self::NoCountOfNothing,
+        Self::DistinctKeepsCopies,
+        Self::OuterJoinsAreInner,
+        Self::UntouchedStateIsLost,
+        Self::TimeoutsAreLate,
+    ];
 }
 
 /// The rows of each node, for one batch after the other. `None`: the node is not due in that batch.

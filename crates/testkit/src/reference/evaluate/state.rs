@@ -8,7 +8,11 @@ use crate::reference::{Keyed, Named, Op, Row, Schema, Scope, Unfit, Value};
 
 /// The states of an operator's keys.
 #[derive(Clone, Debug, Default)]
-pub(super) struct States(BTreeMap<Row, State>);
+pub(super) struct States {
+    states: BTreeMap<Row, State>,
+    /// Those before the first batch, until it comes.
+    initial: BTreeMap<Row, Row>,
+}
 
 #[derive(Clone, Debug)]
 struct State {
@@ -23,18 +27,20 @@ impl States {
         let (Op::UpdateStateByKey(keyed) | Op::MapWithState { keyed, .. }) = op else {
             return Self::default();
         };
-        let states = keyed.initial.iter().map(|row| {
+        let initial = keyed.initial.iter().map(|row| {
             let (key, columns) = row.split_at(keyed.keys.len());
-            let columns = columns.to_vec();
-            (key.to_vec(), State { columns, touched: 0 })
+            (key.to_vec(), columns.to_vec())
         });
-        Self(states.collect())
+        Self {
+            states: BTreeMap::new(),
+            initial: initial.collect(),
+        }
     }
 
     /// The keys and their states.
     pub(super) fn snapshot(&self) -> Vec<Row> {
         let rows = self
-            .0
+            .states
             .iter()
             .map(|(key, state)| [key.clone(), state.columns.clone()].concat());
         rows.collect()
@@ -47,10 +53,22 @@ impl States {
         batch: u64,
         mistake: Option<Mistake>,
     ) -> Result<Vec<Row>, Unfit> {
+        for (key, columns) in std::mem::take(&mut self.initial) {
+            // They count from the first batch on.
+            self.states.insert(
+                key,
+                State {
+                    columns,
+                    touched: batch,
+                },
+            );
+        }
         match op {
             Op::UpdateStateByKey(keyed) => self.update_all(&Calls::new(keyed, records, batch)?, mistake),
             Op::MapWithState { keyed, emit, timeout } => {
-                self.map_touched(&Calls::new(keyed, records, batch)?, emit, *timeout)
+                let late = u64::from(mistake == Some(Mistake::TimeoutsAreLate));
+                let timeout = timeout.map(|timeout| timeout + late);
+                self.map_touched(&Calls::new(keyed, records, batch)?, emit, timeout)
             }
             other => Err(Unfit::new(format!("{other:?} has no state"))),
         }
@@ -58,9 +76,9 @@ impl States {
 
     fn update_all(&mut self, calls: &Calls<'_>, mistake: Option<Mistake>) -> Result<Vec<Row>, Unfit> {
         if mistake == Some(Mistake::UntouchedStateIsLost) {
-            self.0.retain(|key, _| calls.groups.contains_key(key));
+            self.states.retain(|key, _| calls.groups.contains_key(key));
         }
-        let keys: BTreeSet<Row> = self.0.keys().chain(calls.groups.keys()).cloned().collect();
+        let keys: BTreeSet<Row> = self.states.keys().chain(calls.groups.keys()).cloned().collect();
         for key in keys {
             self.call(calls, &key)?;
         }
@@ -76,7 +94,7 @@ impl States {
         }
         let is_over = |state: &State| timeout.is_some_and(|timeout| calls.batch - state.touched >= timeout);
         let over: Vec<Row> = self
-            .0
+            .states
             .iter()
             .filter(|(_, state)| is_over(state))
             .map(|(key, _)| key.clone())
@@ -84,7 +102,7 @@ impl States {
         for key in over {
             let last = self.columns(calls, &key);
             rows.push(calls.emitted(emit, &key, &last, &last, true)?);
-            self.0.remove(&key);
+            self.states.remove(&key);
         }
         Ok(rows)
     }
@@ -92,22 +110,22 @@ impl States {
     /// A key's state, nulls if it has none.
     fn columns(&self, calls: &Calls<'_>, key: &Row) -> Row {
         let none = || vec![Value::Null; calls.keyed.state.len()];
-        self.0.get(key).map_or_else(none, |state| state.columns.clone())
+        self.states.get(key).map_or_else(none, |state| state.columns.clone())
     }
 
     fn call(&mut self, calls: &Calls<'_>, key: &Row) -> Result<(), Unfit> {
         let columns = calls.updated(key, &self.columns(calls, key))?;
         if columns.iter().all(Value::is_null) {
-            self.0.remove(key);
+            self.states.remove(key);
             return Ok(());
         }
-        let before = self.0.get(key).map_or(0, |state| state.touched);
+        let before = self.states.get(key).map_or(0, |state| state.touched);
         let touched = if calls.groups.contains_key(key) {
             calls.batch
         } else {
             before
         };
-        self.0.insert(key.clone(), State { columns, touched });
+        self.states.insert(key.clone(), State { columns, touched });
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Expressions<'a> {
 }
 
 /// Names of columns, of which `k` is mostly a key.
-pub(super) const NAMES: [&str; 7] = ["k", "v", "t", "a", "b", "c", "d"];
+const NAMES: [&str; 7] = ["k", "v", "t", "a", "b", "c", "d"];
 const AGGREGATE_NAMES: [&str; 6] = ["n", "total", "high", "low", "mean", "kinds"];
 /// How deep expressions nest.
 const DEPTH: u64 = 2;

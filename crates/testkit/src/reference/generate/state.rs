@@ -1,6 +1,5 @@
 //! Random operators with state.
 
-use super::expressions::NAMES;
 use super::growth::Growth;
 use crate::reference::AggregateFunction::{CountAll, Max, Sum};
 use crate::reference::{
@@ -31,9 +30,7 @@ impl Growth<'_> {
             false => Vec::new(),
         };
         let slide = self.slides[parent];
-        // From when on an initial state is untouched, is for nobody to rely on.
-        let may_time_out = keyed.initial.is_empty() && !self.random.one_in(3);
-        let timeout = may_time_out.then(|| self.random.between(1, 5 * slide));
+        let timeout = (!self.random.one_in(3)).then(|| self.random.between(1, 5 * slide));
         let map = self.add(Op::MapWithState { keyed, emit, timeout }, &[parent])?;
         if self.random.one_in(2) {
             return self.add(Op::StateSnapshots, &[map]);
@@ -43,9 +40,6 @@ impl Growth<'_> {
 
     /// A count that is removed when it has become too large, or when there is nothing new; and a high-water mark.
     fn keyed(&mut self, parent: usize, keys: Vec<String>) -> Option<Keyed> {
-        if keys.iter().any(|key| !NAMES.contains(&key.as_str())) {
-            return None;
-        }
         let number = self.expressions(parent).of_type(&Type::Int);
         let values = vec![
             Named::new("seen", aggregate(CountAll)),
