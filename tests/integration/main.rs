@@ -7,6 +7,7 @@ mod files;
 mod inputs;
 mod jobs;
 mod large;
+mod native;
 mod outputs;
 mod sockets;
 mod support;

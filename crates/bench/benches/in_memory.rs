@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tidemill_dstream::JobGraph;
 use tidemill_dstream::plan::{SlotKind, SlotPartition, StageOutput, StagePlan};
-use tidemill_engine::{CompileOptions, SlotInput, TaskBinding, Template, compile};
+use tidemill_engine::{CompileOptions, Registry, SlotInput, TaskBinding, Template, compile};
 use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskKey};
 
 /// A compiled job whose stages are decoded.
@@ -38,8 +38,15 @@ type Leaves = Vec<(u32, RecordBatch)>;
 
 impl Job {
     pub(crate) async fn compile(graph: &JobGraph, partitions: u32) -> Result<Self> {
-        let compiled = compile(graph, &[], &CompileOptions { partitions }).await?;
-        let templates = compiled.templates.iter().map(|bytes| Template::decode(bytes));
+        let options = CompileOptions {
+            partitions,
+            registry: Registry::default(),
+        };
+        let compiled = compile(graph, &[], &options).await?;
+        let templates = compiled
+            .templates
+            .iter()
+            .map(|bytes| Template::decode(bytes, &compiled.registry));
         let templates = templates.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             stages: compiled.plan.stages.into_iter().zip(templates).collect(),

@@ -19,4 +19,4 @@ pub use feed::Feed;
 pub use processes::ProcessCluster;
 pub use proxy::Proxy;
 pub use rows::rows;
-pub use run::{Batch, config, run_to_end};
+pub use run::{Batch, config, run_on, run_to_end};

@@ -45,6 +45,16 @@ pub fn config() -> Result<Config> {
 /// The job is refused or fails.
 pub async fn run_to_end(graph: &JobGraph, executors: u32, batches: Option<u64>) -> Result<Vec<Batch>> {
     let cluster = LocalCluster::start(&config()?, executors).await?;
+    let printed = run_on(&cluster, graph, batches).await;
+    cluster.stop().await;
+    printed
+}
+
+/// The same on a cluster that is there, such as one of a build with functions of its own.
+///
+/// # Errors
+/// The job is refused or fails.
+pub async fn run_on(cluster: &LocalCluster, graph: &JobGraph, batches: Option<u64>) -> Result<Vec<Batch>> {
     let client = cluster.client().await?;
     let options = SubmitOptions {
         batches,
@@ -65,7 +75,6 @@ pub async fn run_to_end(graph: &JobGraph, executors: u32, batches: Option<u64>) 
             JobEvent::Ended(summary) => break summary,
         }
     };
-    cluster.stop().await;
     if ended.state == JobState::Failed {
         bail!("the job failed: {}", ended.error.unwrap_or_default());
     }
