@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 readonly order=(
     tidemill-types tidemill-dstream tidemill-scheduler tidemill-config tidemill-rpc tidemill-storage tidemill-engine
     tidemill-connectors tidemill-driver tidemill-executor tidemill-client tidemill-local tidemill tidemill-testkit
-    tidemill-bench tidemill-tests
+    tidemill-bench tidemill-tests custom-build
 )
 readonly pure=(tidemill-types tidemill-dstream tidemill-scheduler)
 readonly impure='^(tokio|tonic|prost|arrow|datafusion)(-|$)'

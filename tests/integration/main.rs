@@ -8,6 +8,7 @@ mod files;
 mod inputs;
 mod jobs;
 mod large;
+mod native;
 mod operators;
 mod outputs;
 mod sockets;

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tidemill_dstream::JobGraph;
 use tidemill_dstream::plan::{JobPlan, Keeps, SlotKind, SlotPartition, StageOutput, StagePlan};
-use tidemill_engine::{CompileOptions, Panes, SlotInput, TaskBinding, TaskMemory, Template, compile};
+use tidemill_engine::{CompileOptions, Panes, Registry, SlotInput, TaskBinding, TaskMemory, Template, compile};
 use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskKey};
 
 /// A compiled job whose stages are decoded, at some batch.
@@ -49,8 +49,15 @@ type Leaves = Vec<(u32, RecordBatch)>;
 
 impl Job {
     pub(crate) async fn compile(graph: &JobGraph, partitions: u32) -> Result<Self> {
-        let compiled = compile(graph, &[], &CompileOptions { partitions }).await?;
-        let templates = compiled.templates.iter().map(|bytes| Template::decode(bytes));
+        let options = CompileOptions {
+            partitions,
+            registry: Registry::default(),
+        };
+        let compiled = compile(graph, &[], &options).await?;
+        let templates = compiled
+            .templates
+            .iter()
+            .map(|bytes| Template::decode(bytes, &compiled.registry));
         let templates = templates.collect::<Result<Vec<_>, _>>()?;
         let mut memories = HashMap::new();
         for stage in compiled

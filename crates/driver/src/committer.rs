@@ -1,15 +1,17 @@
 //! Makes the outputs of batches visible, in batch order, one committer for each job.
 //!
-//! Every step is repeatable: a table is replaced, a directory is renamed once. A failure goes back to the scheduler,
+//! Every step is repeatable: a table is replaced, a directory is renamed once, and a foreach output is told the batch
+//! time, by which it can tell. A failure goes back to the scheduler,
 //! which applies the job's policy.
 
 use bytes::Bytes;
 use tidemill_connectors::{CommitPlace, StagedFile, commit_save};
-use tidemill_dstream::OutputKind;
 use tidemill_dstream::plan::OutputPlan;
-use tidemill_engine::{Catalog, RecordBatch, SchemaRef, decode_ipc, encode_ipc};
+use tidemill_dstream::{ForeachUnit, OutputKind};
+use tidemill_engine::{Catalog, ForeachBatch, RecordBatch, Registry, SchemaRef, decode_ipc, encode_ipc};
 use tidemill_scheduler::{Event as SchedulerEvent, OutputCommit, OutputPart, OutputPayload};
 use tidemill_types::{BatchTime, FailureKind, Generation, JobId, TaskFailure};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::event::Event;
@@ -38,6 +40,8 @@ pub(crate) struct Committer {
     pub(crate) generation: Generation,
     pub(crate) outputs: Vec<OutputPlan>,
     pub(crate) catalog: Catalog,
+    /// The functions of foreach outputs.
+    pub(crate) registry: Registry,
     pub(crate) events: UnboundedSender<Event>,
 }
 
@@ -90,10 +94,27 @@ impl Committer {
                         .map_err(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))?;
                     done.map_err(|error| TaskFailure::new(error.kind(), format!("output save: {error}")))?;
                 }
-                OutputKind::Foreach { function, .. } => {
-                    let message = format!("foreach `{}` needs a build with registered functions", function.name);
-                    return Err(TaskFailure::new(FailureKind::User, message));
+                OutputKind::Foreach {
+                    function,
+                    per: ForeachUnit::Batch,
+                } => {
+                    if let Some((schema, rows)) = decode(&commit.parts)? {
+                        let rows = ForeachBatch {
+                            job: self.name.clone(),
+                            batch_time: batch,
+                            partition: None,
+                            schema,
+                            rows,
+                        };
+                        let runtime = Handle::current();
+                        self.registry.foreach(&function.name, rows, &runtime).await?;
+                    }
                 }
+                // The tasks have called it.
+                OutputKind::Foreach {
+                    per: ForeachUnit::Partition,
+                    ..
+                } => {}
             }
         }
         if !tables.is_empty() {

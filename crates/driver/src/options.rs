@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemill_config::Config;
+use tidemill_engine::Registry;
 
 /// Read-only settings of a driver.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Options {
     pub retained_prints: usize,
     pub retained_jobs: usize,
     pub scheduler: tidemill_scheduler::Options,
+    /// The functions of this build.
+    pub registry: Registry,
 }
 
 impl From<&Config> for Options {
@@ -34,6 +37,7 @@ impl From<&Config> for Options {
                 min_executors_timeout: driver.min_executors_timeout,
                 ..tidemill_scheduler::Options::default()
             },
+            registry: Registry::default(),
         }
     }
 }

@@ -49,6 +49,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
     let (events, queue) = mpsc::unbounded_channel();
     let catalog = Catalog::new();
     let timer = Timer::start(clock, events.clone()).map_err(bind)?;
+    let registry = options.registry.clone();
     let state = EventLoop {
         clock,
         generation,
@@ -72,6 +73,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         events,
         catalog,
         generation,
+        registry,
         submissions: AtomicU64::new(0),
     };
     let (stop, stopped) = oneshot::channel::<()>();

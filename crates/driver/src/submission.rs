@@ -67,6 +67,7 @@ impl EventLoop {
             generation: self.generation,
             outputs: plan.outputs.clone(),
             catalog: self.catalog.clone(),
+            registry: self.options.registry.clone(),
             events: self.events.clone(),
         };
         let reloads = submission.graph.tables.iter().any(|table| table.reload.is_some());

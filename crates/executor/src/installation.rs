@@ -18,9 +18,10 @@ impl EventLoop {
         let job = JobId(install.job);
         self.jobs.insert(job, JobEntry::default());
         let (events, epoch) = (self.events.clone(), self.epoch);
+        let registry = self.options.registry.clone();
         // Decoding takes milliseconds for each stage.
         self.cpu.spawn(async move {
-            let result = InstalledJob::decode(install).map(Arc::new);
+            let result = InstalledJob::decode(install, registry).map(Arc::new);
             let _ = events.send(Event::Installed { epoch, job, result });
         });
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tidemill_dstream::Source;
 use tidemill_dstream::plan::{JobPlan, OutputPlan, StagePlan};
-use tidemill_engine::{RecordBatch, Template, decode_ipc};
+use tidemill_engine::{RecordBatch, Registry, Template, decode_ipc};
 use tidemill_rpc::driver as wire;
-use tidemill_types::{Generation, JobId, OutputId, StageId, StreamId};
+use tidemill_types::{Generation, JobId, OutputId, StageId, StreamId, TaskFailure};
 
 /// Tables by name and version.
 type Tables = HashMap<(String, u32), Arc<[RecordBatch]>>;
@@ -16,16 +16,19 @@ type Tables = HashMap<(String, u32), Arc<[RecordBatch]>>;
 /// Immutable but for its tables; shared by the loop, tasks and the data service.
 pub(crate) struct InstalledJob {
     pub(crate) id: JobId,
+    pub(crate) name: String,
     pub(crate) weight: u32,
     pub(crate) generation: Generation,
     pub(crate) plan: JobPlan,
+    /// The functions that it may call.
+    pub(crate) registry: Registry,
     templates: HashMap<StageId, Template>,
     tables: RwLock<Tables>,
 }
 
 impl InstalledJob {
     /// Decodes what the driver sent. Takes milliseconds for each stage: not for the event loop.
-    pub(crate) fn decode(install: wire::InstallJob) -> Result<Self, String> {
+    pub(crate) fn decode(install: wire::InstallJob, registry: Registry) -> Result<Self, String> {
         let plan = install.plan.ok_or("the installation has no plan")?;
         let plan = JobPlan::try_from(plan).map_err(|error| error.to_string())?;
         if plan.stages.len() != install.templates.len() {
@@ -37,14 +40,17 @@ impl InstalledJob {
         }
         let mut templates = HashMap::new();
         for (stage, bytes) in plan.stages.iter().zip(&install.templates) {
-            let template = Template::decode(bytes).map_err(|error| format!("stage {}: {error}", stage.id))?;
+            let template = Template::decode(bytes, &registry)
+                .map_err(|error| format!("stage {}: {}", stage.id, TaskFailure::from(error).message))?;
             templates.insert(stage.id, template);
         }
         Ok(Self {
             id: JobId(install.job),
+            name: install.name,
             weight: install.weight,
             generation: Generation(install.generation),
             plan,
+            registry,
             templates,
             tables: RwLock::default(),
         })

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidemill_config::Config;
+use tidemill_engine::Registry;
 
 /// Read-only settings of an executor.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Options {
     pub storage_directory: PathBuf,
     pub max_block_bytes: usize,
     pub max_line_bytes: usize,
+    /// The functions of this build.
+    pub registry: Registry,
 }
 
 impl From<&Config> for Options {
@@ -53,6 +56,7 @@ impl From<&Config> for Options {
             },
             max_block_bytes: size(config.receiver.max_block_size),
             max_line_bytes: size(config.receiver.max_line_size),
+            registry: Registry::default(),
         }
     }
 }

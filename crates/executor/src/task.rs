@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use tidemill_connectors::{CommitPlace, ReadCounters, ReadOptions, StagePlace, StagedWriter, open};
 use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
-use tidemill_dstream::{InputItem, OutputKind, Source};
-use tidemill_engine::{Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc};
+use tidemill_dstream::{ForeachUnit, InputItem, OutputKind, Source};
+use tidemill_engine::{
+    ForeachBatch, Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc,
+};
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, sliced_bytes};
 use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
@@ -378,7 +380,7 @@ impl Task {
             }
         }
         for writer in writers {
-            finished.outputs.push(writer.finish(&schema)?);
+            finished.outputs.push(writer.finish(self, &schema).await?);
         }
         if let Some(dataset) = dataset {
             let key = DatasetKey {
@@ -420,10 +422,21 @@ impl Task {
                     writer.map_err(|error| TaskFailure::new(error.kind(), error.to_string()))?,
                 ))
             }
-            OutputKind::Foreach { function, .. } => {
-                let message = format!("foreach `{}` needs a build with registered functions", function.name);
-                return Err(TaskFailure::new(FailureKind::User, message));
-            }
+            // The driver calls it with the whole batch.
+            OutputKind::Foreach {
+                per: ForeachUnit::Batch,
+                ..
+            } => OutputSink::Rows {
+                batches: Vec::new(),
+                left: usize::MAX,
+            },
+            OutputKind::Foreach {
+                function,
+                per: ForeachUnit::Partition,
+            } => OutputSink::Foreach {
+                function: function.name.clone(),
+                batches: Vec::new(),
+            },
         };
         Ok(OutputWriter {
             id: output.id,
@@ -447,6 +460,11 @@ enum OutputSink {
         left: usize,
     },
     File(Box<StagedWriter>),
+    /// Rows for a registered function.
+    Foreach {
+        function: String,
+        batches: Vec<RecordBatch>,
+    },
 }
 
 impl OutputWriter {
@@ -464,11 +482,27 @@ impl OutputWriter {
             OutputSink::File(writer) => writer
                 .write(batch)
                 .map_err(|error| TaskFailure::new(error.kind(), error.to_string())),
+            OutputSink::Foreach { batches, .. } => {
+                batches.push(batch.clone());
+                Ok(())
+            }
         }
     }
 
-    fn finish(self, schema: &SchemaRef) -> Result<wire::OutputReport, TaskFailure> {
+    async fn finish(self, task: &Task, schema: &SchemaRef) -> Result<wire::OutputReport, TaskFailure> {
         let data = match self.sink {
+            OutputSink::Foreach { function, batches } => {
+                let job = &task.info.job;
+                let rows = ForeachBatch {
+                    job: job.name.clone(),
+                    batch_time: task.info.batch,
+                    partition: Some(task.launch.partition),
+                    schema: Arc::clone(schema),
+                    rows: batches,
+                };
+                job.registry.foreach(&function, rows, &task.io).await?;
+                None
+            }
             OutputSink::Rows { batches, .. } => Some(wire::output_report::Data::Ipc(
                 encode_ipc(schema, &batches).map_err(TaskFailure::from)?,
             )),

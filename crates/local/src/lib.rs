@@ -9,6 +9,7 @@ use thiserror::Error;
 use tidemill_client::Client;
 use tidemill_config::Config;
 use tidemill_driver::Driver;
+pub use tidemill_engine::Registry;
 use tidemill_executor::Executor;
 
 /// Why a local cluster did not start.
@@ -29,6 +30,7 @@ pub struct LocalCluster {
     driver: Driver,
     executors: Vec<Executor>,
     config: Config,
+    registry: Registry,
 }
 
 const REGISTRATION: Duration = Duration::from_secs(30);
@@ -39,6 +41,14 @@ impl LocalCluster {
     /// # Errors
     /// A port or a thread cannot be had.
     pub async fn start(config: &Config, executors: u32) -> Result<Self, Error> {
+        Self::of_build(config, executors, &Registry::default()).await
+    }
+
+    /// The same for a build with functions of its own.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn of_build(config: &Config, executors: u32, registry: &Registry) -> Result<Self, Error> {
         let mut config = config.clone();
         "127.0.0.1:0".clone_into(&mut config.driver.bind);
         config.driver.min_executors = executors.max(1);
@@ -46,11 +56,14 @@ impl LocalCluster {
             let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
             config.executor.slots = (cores / executors.max(1)).max(1);
         }
-        let driver = tidemill_driver::start(tidemill_driver::Options::from(&config)).await?;
+        let mut options = tidemill_driver::Options::from(&config);
+        options.registry = registry.clone();
+        let driver = tidemill_driver::start(options).await?;
         let mut cluster = Self {
             driver,
             executors: Vec::new(),
             config,
+            registry: registry.clone(),
         };
         for _ in 0..executors.max(1) {
             cluster.add_executor().await?;
@@ -76,6 +89,7 @@ impl LocalCluster {
         "127.0.0.1:0".clone_into(&mut options.bind);
         options.driver = driver.to_string();
         options.advertise = None;
+        options.registry = self.registry.clone();
         let executor = tidemill_executor::start(options).await?;
         let address = executor.address();
         self.executors.push(executor);

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tidemill_client::{Client, JobEvent, JobState, PrintedBatch, SubmitOptions};
 use tidemill_config::{Config, Loader};
 use tidemill_dstream::JobGraph;
-use tidemill_local::LocalCluster;
+use tidemill_local::{LocalCluster, Registry};
 
 use crate::rows;
 
@@ -65,7 +65,15 @@ impl TestCluster {
     /// # Errors
     /// A port or a thread cannot be had.
     pub async fn start(executors: u32) -> Result<Self> {
-        let cluster = LocalCluster::start(&config()?, executors).await?;
+        Self::of_build(executors, &Registry::default()).await
+    }
+
+    /// The same of a build with functions of its own.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn of_build(executors: u32, registry: &Registry) -> Result<Self> {
+        let cluster = LocalCluster::of_build(&config()?, executors, registry).await?;
         let client = cluster.client().await?;
         Ok(Self { cluster, client })
     }

@@ -13,11 +13,13 @@ mod top;
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use tidemill_config::{Config, Loader};
+use tidemill_engine::Registry;
 
+use self::run::Embedded;
 use crate::args::{Cli, Command, Global};
 use crate::logging;
 
-pub(crate) async fn execute(cli: Cli) -> Result<()> {
+pub(crate) async fn execute(cli: Cli, registry: &Registry) -> Result<()> {
     let Cli { global, command } = cli;
     match command {
         Command::Driver { bind, min_executors } => {
@@ -28,7 +30,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<()> {
             if let Some(count) = min_executors {
                 loader = loader.set("driver.min_executors", count.to_string());
             }
-            cluster::driver(&service(loader)?).await
+            cluster::driver(&service(loader)?, registry).await
         }
         Command::Executor {
             driver,
@@ -50,14 +52,21 @@ pub(crate) async fn execute(cli: Cli) -> Result<()> {
             if let Some(slots) = slots {
                 loader = loader.set("executor.slots", slots.to_string());
             }
-            cluster::executor(&service(loader)?).await
+            cluster::executor(&service(loader)?, registry).await
         }
         Command::Run { job, limits, executors } => {
-            run::run(&embedded(&global)?, &job, &limits, executors, global.output).await
+            let config = &embedded(&global)?;
+            run::run(Embedded { config, registry }, &job, &limits, executors, global.output).await
         }
         Command::Demo { batches, executors } => demo::demo(&embedded(&global)?, batches, executors).await,
-        Command::Validate { job } => run::validate(&embedded(&global)?, &job, global.output).await,
-        Command::Explain { job } => run::explain(&embedded(&global)?, &job, global.output).await,
+        Command::Validate { job } => {
+            let config = &embedded(&global)?;
+            run::validate(Embedded { config, registry }, &job, global.output).await
+        }
+        Command::Explain { job } => {
+            let config = &embedded(&global)?;
+            run::explain(Embedded { config, registry }, &job, global.output).await
+        }
         Command::Submit {
             job,
             limits,

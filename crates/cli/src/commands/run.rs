@@ -3,6 +3,7 @@
 use anyhow::Result;
 use tidemill_client::{SubmitOptions, resolve_paths};
 use tidemill_config::Config;
+use tidemill_engine::Registry;
 use tidemill_local::LocalCluster;
 
 use super::follow::{Printer, follow_to_end};
@@ -10,8 +11,21 @@ use super::job_file;
 use crate::args::{JobFile, Output, RunLimits};
 use crate::render::json;
 
+/// What a cluster in this process is started with.
+#[derive(Clone, Copy)]
+pub(crate) struct Embedded<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) registry: &'a Registry,
+}
+
+impl Embedded<'_> {
+    async fn start(self, executors: u32) -> Result<LocalCluster> {
+        Ok(LocalCluster::of_build(self.config, executors, self.registry).await?)
+    }
+}
+
 pub(crate) async fn run(
-    config: &Config,
+    embedded: Embedded<'_>,
     job: &JobFile,
     limits: &RunLimits,
     executors: u32,
@@ -19,7 +33,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let loaded = job_file::load(job)?;
     let graph = resolve_paths(loaded.graph.clone(), &loaded.base);
-    let cluster = LocalCluster::start(config, executors).await?;
+    let cluster = embedded.start(executors).await?;
     let client = cluster.client().await?;
     let options = SubmitOptions {
         batches: limits.batches,
@@ -38,8 +52,8 @@ pub(crate) async fn run(
     result
 }
 
-pub(crate) async fn validate(config: &Config, job: &JobFile, output: Output) -> Result<()> {
-    explained(config, job).await?;
+pub(crate) async fn validate(embedded: Embedded<'_>, job: &JobFile, output: Output) -> Result<()> {
+    explained(embedded, job).await?;
     match output {
         Output::Table => println!("{} is valid", job.file.display()),
         Output::Json => println!("{}", json::valid(&job.file)?),
@@ -47,8 +61,8 @@ pub(crate) async fn validate(config: &Config, job: &JobFile, output: Output) -> 
     Ok(())
 }
 
-pub(crate) async fn explain(config: &Config, job: &JobFile, output: Output) -> Result<()> {
-    let text = explained(config, job).await?;
+pub(crate) async fn explain(embedded: Embedded<'_>, job: &JobFile, output: Output) -> Result<()> {
+    let text = explained(embedded, job).await?;
     match output {
         Output::Table => println!("{text}"),
         Output::Json => println!("{}", json::explained(&job.file, &text)?),
@@ -57,10 +71,10 @@ pub(crate) async fn explain(config: &Config, job: &JobFile, output: Output) -> R
 }
 
 /// Compiles the job as a cluster of this machine's size would.
-async fn explained(config: &Config, job: &JobFile) -> Result<String> {
+async fn explained(embedded: Embedded<'_>, job: &JobFile) -> Result<String> {
     let loaded = job_file::load(job)?;
     let graph = resolve_paths(loaded.graph.clone(), &loaded.base);
-    let cluster = LocalCluster::start(config, 1).await?;
+    let cluster = embedded.start(1).await?;
     let text = cluster
         .client()
         .await?

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{Stream, StreamExt};
 use tidemill_connectors::{check_save, check_save_schema};
 use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, OutputKind};
-use tidemill_engine::{Catalog, CompileOptions, CompiledJob, compile, encode_ipc, explain};
+use tidemill_engine::{Catalog, CompileOptions, CompiledJob, Registry, compile, encode_ipc, explain};
 use tidemill_rpc::control::control_service_server::ControlService;
 use tidemill_rpc::control::{self, follow_job_response};
 use tidemill_rpc::plan;
@@ -29,6 +29,7 @@ pub(crate) struct ControlHandler {
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) catalog: Catalog,
     pub(crate) generation: Generation,
+    pub(crate) registry: Registry,
     pub(crate) submissions: AtomicU64,
 }
 
@@ -71,7 +72,11 @@ impl ControlHandler {
             .partitions
             .unwrap_or(slots)
             .clamp(1, MAX_DEFAULT_PARTITIONS.max(graph.options.partitions.unwrap_or(1)));
-        let compiled = compile(&graph, &table_data, &CompileOptions { partitions })
+        let options = CompileOptions {
+            partitions,
+            registry: self.registry.clone(),
+        };
+        let compiled = compile(&graph, &table_data, &options)
             .await
             .map_err(|diagnostics| refused(&diagnostics))?;
         let faults = check_save_columns(&graph, &compiled);

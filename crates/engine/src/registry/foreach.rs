@@ -28,7 +28,8 @@ pub struct ForeachBatch {
 #[async_trait]
 pub trait Foreach: Send + Sync + 'static {
     /// # Errors
-    /// The rows were not taken; they are given again, up to the job's attempts.
+    /// The rows were not taken. For a partition the task runs again, up to the job's attempts, and then its batch fails;
+    /// a whole batch fails at once.
     async fn call(&self, batch: ForeachBatch) -> Result<(), BoxError>;
 }
 
