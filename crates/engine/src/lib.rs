@@ -51,7 +51,7 @@ mod zip_union;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
 pub use binding::{Panes, SlotInput, TaskBinding};
-pub use catalog::{Catalog, QueryError};
+pub use catalog::{Catalog, KeptTable, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use error::Error;
 pub use ipc::{decode_ipc, encode_ipc};
