@@ -5,7 +5,6 @@ use tidemill_types::OutputId;
 
 use super::{Elaborator, Finish};
 use crate::compile::diagnose::Place;
-use crate::compile::leaf::Leaf;
 use crate::compile::native::unregistered;
 use crate::compile::sql;
 
@@ -48,11 +47,7 @@ impl Elaborator<'_> {
             }
             OutputKind::Foreach { function, .. } => return Err(vec![unregistered(function, &[], &place)]),
             OutputKind::Print { .. } | OutputKind::Save(_) | OutputKind::Table { query: None, .. } => {
-                let leaf = self.leaf(node);
-                let node = match leaf.leaf {
-                    Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,
-                    _ => node,
-                };
+                let node = self.keeper(node);
                 self.nodes[node.0].outputs.push(id);
             }
         }
