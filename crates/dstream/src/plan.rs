@@ -223,11 +223,29 @@ impl JobPlan {
     /// windows over windows add up.
     #[must_use]
     pub fn lineage(&self) -> u32 {
-        1 + self
-            .datasets
-            .iter()
-            .map(|dataset| dataset.remember.saturating_sub(1))
-            .sum::<u32>()
+        // How many batches before its own a stage reads, through all that it reads.
+        let mut reach: Vec<(StageId, u32)> = Vec::with_capacity(self.stages.len());
+        let of = |reach: &[(StageId, u32)], stage: StageId| {
+            let found = reach.iter().find(|(id, _)| *id == stage);
+            found.map_or(0, |(_, batches)| *batches)
+        };
+        for stage in &self.stages {
+            let reads = stage.slots.iter().map(|slot| match slot.kind {
+                SlotKind::Shuffle { from } => of(&reach, from),
+                SlotKind::Dataset { dataset, batches } => {
+                    let made = self.dataset(dataset).map_or(0, |dataset| of(&reach, dataset.stage));
+                    made.saturating_add(batches.saturating_sub(1))
+                }
+                SlotKind::Source { .. } | SlotKind::Table { .. } => 0,
+            });
+            let furthest = reads.max().unwrap_or(0);
+            reach.push((stage.id, furthest));
+        }
+        let remembered = self.datasets.iter().map(|dataset| {
+            let made = of(&reach, dataset.stage);
+            made.saturating_add(dataset.remember.saturating_sub(1))
+        });
+        remembered.max().unwrap_or(0).saturating_add(1)
     }
 
     /// The place of each partition of each stage, as an index into a job's list of owners.

@@ -57,7 +57,7 @@ pub use arrow;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
 pub use binding::{Panes, SlotInput, TaskBinding};
-pub use catalog::{Catalog, QueryError};
+pub use catalog::{Catalog, KeptTable, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use datafusion::logical_expr::AggregateUDF;
 pub use error::Error;

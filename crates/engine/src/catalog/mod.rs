@@ -1,4 +1,5 @@
-//! SQL over the tables that jobs put out: jobs are schemas, outputs are tables.
+//! SQL over the tables that jobs put out: jobs are schemas, outputs are tables. What jobs keep on executors can be asked
+//! for too: a caller says what there is ([`KeptTable`]), is told what of it a query names, and brings the rows.
 //!
 //! A catalog is a handle to one map that all its clones share. A job's tables are replaced in one step, so a query sees
 //! the tables of one batch or of the next one, never of both; and it goes on with what it saw when it began.
@@ -25,6 +26,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use thiserror::Error;
@@ -60,6 +62,17 @@ impl From<Diagnostic> for QueryError {
             hint: fault.hint,
         }
     }
+}
+
+/// Rows that are not in the catalog, but can be brought for a query that names them. They are found by their full name
+/// only.
+#[derive(Clone, Debug)]
+pub struct KeptTable {
+    /// `<job>_state` or `<job>_streams`.
+    pub schema: String,
+    pub name: String,
+    pub columns: SchemaRef,
+    pub rows: Vec<RecordBatch>,
 }
 
 type Tables = BTreeMap<String, Arc<MemTable>>;
@@ -129,8 +142,13 @@ impl Catalog {
 
     /// The result of a query. `table` is the table of that name if only one job has one, `job.table` is always clear.
     pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let snapshot = Arc::clone(&self.jobs.read());
-        match tokio::time::timeout(TIMEOUT, self.run(sql, &snapshot)).await {
+        self.query_with(sql, &[]).await
+    }
+
+    /// The same with rows that are kept elsewhere.
+    pub async fn query_with(&self, sql: &str, kept: &[KeptTable]) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+        let known = self.known(kept)?;
+        match tokio::time::timeout(TIMEOUT, self.run(sql, &known)).await {
             Ok(result) => result,
             Err(_) => Err(QueryError {
                 message: format!("the query took more than {} s", TIMEOUT.as_secs()),
@@ -139,29 +157,55 @@ impl Catalog {
         }
     }
 
-    async fn run(&self, sql: &str, jobs: &Jobs) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let place = Place::new("", Line(None));
-        check_size_within(sql, MAX_OPERATORS, &place)?;
-        let sql = names::quote(sql, jobs.iter().flat_map(|(job, tables)| tables.keys().chain([job])));
-        let mut state = self.state();
-        let explain = |state: &SessionState, error| QueryError::from(place.explain(&error, state));
-        let statement = state
-            .sql_to_statement(&sql, &state.config_options().sql_parser.dialect)
-            .map_err(|e| explain(&state, e))?;
-        if !is_query(&statement) {
-            return Err(QueryError {
-                message: "only queries can be asked here".to_owned(),
-                hint: Some("write SELECT ...".to_owned()),
-            });
+    /// Which of these a query names, by their positions. A query that names something unknown is refused.
+    pub fn named(&self, sql: &str, kept: &[KeptTable]) -> Result<Vec<usize>, QueryError> {
+        let known = self.known(kept)?;
+        let (_, references) = parse(sql, &known, &self.state())?;
+        let mut named = Vec::new();
+        for reference in &references {
+            let found = names::find(reference, &known)?;
+            let of = |table: &KeptTable| {
+                let tables = known.kept.get(&table.schema);
+                tables.and_then(|tables| tables.get(&table.name))
+            };
+            named.extend(
+                kept.iter()
+                    .position(|table| of(table).is_some_and(|kept| Arc::ptr_eq(kept, &found))),
+            );
         }
-        let references = state
-            .resolve_table_references(&statement)
-            .map_err(|e| explain(&state, e))?;
-        let references: Vec<TableReference> = references
-            .into_iter()
-            .filter(|reference| !state.table_functions().contains_key(reference.table()))
-            .collect();
-        let catalog = resolve(&references, jobs, &state)?;
+        named.sort_unstable();
+        named.dedup();
+        Ok(named)
+    }
+
+    fn known(&self, kept: &[KeptTable]) -> Result<Known, QueryError> {
+        let mut schemas = Jobs::new();
+        for table in kept {
+            let rows = MemTable::try_new(Arc::clone(&table.columns), vec![table.rows.clone()]);
+            let rows = rows.map_err(|error| QueryError {
+                message: format!(
+                    "the rows of {}.{} are not of its columns: {}",
+                    table.schema,
+                    table.name,
+                    crate::error::message(&error)
+                ),
+                hint: None,
+            })?;
+            let tables = schemas.entry(table.schema.clone()).or_default();
+            tables.insert(table.name.clone(), Arc::new(rows));
+        }
+        Ok(Known {
+            jobs: Arc::clone(&self.jobs.read()),
+            kept: schemas,
+        })
+    }
+
+    async fn run(&self, sql: &str, known: &Known) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+        let mut state = self.state();
+        let place = Place::new("", Line(None));
+        let explain = |state: &SessionState, error| QueryError::from(place.explain(&error, state));
+        let (statement, references) = parse(sql, known, &state)?;
+        let catalog = resolve(&references, known, &state)?;
         let catalog = catalog.map_err(|e| explain(&state, e))?;
         state.register_catalog_list(catalog);
         let plan = state
@@ -206,6 +250,35 @@ impl Catalog {
     }
 }
 
+/// All that a query can name.
+struct Known {
+    jobs: Arc<Jobs>,
+    kept: Jobs,
+}
+
+/// A query and the tables that it names.
+fn parse(sql: &str, known: &Known, state: &SessionState) -> Result<(Statement, Vec<TableReference>), QueryError> {
+    let place = Place::new("", Line(None));
+    let explain = |error| QueryError::from(place.explain(&error, state));
+    check_size_within(sql, MAX_OPERATORS, &place)?;
+    let schemas = known.jobs.iter().chain(&known.kept);
+    let sql = names::quote(sql, schemas.flat_map(|(job, tables)| tables.keys().chain([job])));
+    let statement = state
+        .sql_to_statement(&sql, &state.config_options().sql_parser.dialect)
+        .map_err(explain)?;
+    if !is_query(&statement) {
+        return Err(QueryError {
+            message: "only queries can be asked here".to_owned(),
+            hint: Some("write SELECT ...".to_owned()),
+        });
+    }
+    let references = state.resolve_table_references(&statement).map_err(explain)?;
+    let tables = references
+        .into_iter()
+        .filter(|reference| !state.table_functions().contains_key(reference.table()));
+    Ok((statement, tables.collect()))
+}
+
 fn read_only() -> SQLOptions {
     SQLOptions::new()
         .with_allow_ddl(false)
@@ -216,12 +289,12 @@ fn read_only() -> SQLOptions {
 /// A catalog in which every reference is found under the very name that the query uses.
 fn resolve(
     references: &[TableReference],
-    jobs: &Jobs,
+    known: &Known,
     state: &SessionState,
 ) -> Result<Result<Arc<dyn CatalogProviderList>>, QueryError> {
     let mut found = Vec::new();
     for reference in references {
-        found.push((reference.schema(), reference.table(), names::find(reference, jobs)?));
+        found.push((reference.schema(), reference.table(), names::find(reference, known)?));
     }
     Ok(register(found, state))
 }

@@ -8,11 +8,12 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{Jobs, QueryError, suggestion};
+use super::{Known, QueryError, suggestion};
 
 /// The table that a reference means. Case matters only where it is needed to tell names apart.
-pub(super) fn find(reference: &TableReference, jobs: &Jobs) -> Result<Arc<MemTable>, QueryError> {
+pub(super) fn find(reference: &TableReference, known: &Known) -> Result<Arc<MemTable>, QueryError> {
     let table = reference.table();
+    let (jobs, kept) = (&known.jobs, &known.kept);
     match reference.schema() {
         None => {
             let candidates: Vec<(&String, &Arc<MemTable>)> = jobs
@@ -35,16 +36,18 @@ pub(super) fn find(reference: &TableReference, jobs: &Jobs) -> Result<Arc<MemTab
                 }
             }
         }
-        Some(job) => match get(jobs, job) {
-            Some(tables) => match get(tables, table) {
+        Some(job) => {
+            let schemas = [get(jobs, job), get(kept, job)];
+            let mut tables = schemas.iter().flatten();
+            match tables.clone().find_map(|tables| get(tables, table)) {
                 Some(found) => Ok(Arc::clone(found)),
-                None => Err(unknown(reference, table, tables.keys())),
-            },
-            None => Err(QueryError {
-                message: format!("unknown job `{job}`"),
-                hint: suggestion(job, &jobs.keys().cloned().collect::<Vec<_>>()),
-            }),
-        },
+                None if tables.next().is_some() => {
+                    let names = schemas.iter().flatten().flat_map(|tables| tables.keys());
+                    Err(unknown(reference, table, names))
+                }
+                None => Err(unknown_schema(job, known)),
+            }
+        }
     }
 }
 
@@ -54,6 +57,26 @@ fn get<'a, T>(map: &'a std::collections::BTreeMap<String, T>, name: &str) -> Opt
         let (_, found) = alike.next()?;
         alike.next().is_none().then_some(found)
     })
+}
+
+fn unknown_schema(schema: &str, known: &Known) -> QueryError {
+    let names = |jobs: &super::Jobs| jobs.keys().cloned().collect::<Vec<_>>();
+    let ends = |suffix: &str| schema.to_ascii_lowercase().ends_with(suffix);
+    if !ends("_state") && !ends("_streams") {
+        return QueryError {
+            message: format!("unknown job `{schema}`"),
+            hint: suggestion(schema, &names(&known.jobs)),
+        };
+    }
+    let what = "a job's state and remembered streams can be asked for while it runs";
+    let kept = match names(&known.kept) {
+        none if none.is_empty() => "none does".to_owned(),
+        kept => suggestion(schema, &kept).unwrap_or_default(),
+    };
+    QueryError {
+        message: format!("no job keeps `{schema}`"),
+        hint: Some(format!("{what}; {kept}")),
+    }
 }
 
 fn unknown<'a>(reference: &TableReference, table: &str, known: impl Iterator<Item = &'a String>) -> QueryError {

@@ -143,3 +143,64 @@ async fn a_result_has_a_bound() {
         error.message
     );
 }
+
+fn kept(schema: &str, name: &str, rows: &[(&str, i64)]) -> KeptTable {
+    let (columns, rows) = counts(rows);
+    KeptTable {
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+        columns,
+        rows,
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_found_by_its_full_name_only() {
+    let catalog = Catalog::new();
+    publish(&catalog, "word-count", "words", &[("put out", 1)]);
+    let available = [
+        kept("word-count_state", "words", &[("state", 2)]),
+        kept("word-count_streams", "words", &[("stream", 3)]),
+        kept("word-count_state", "lines", &[("other", 4)]),
+    ];
+    for (sql, named, row) in [
+        ("SELECT tag FROM words", vec![], "put out"),
+        ("SELECT tag FROM word-count.words", vec![], "put out"),
+        ("SELECT tag FROM word-count_state.words", vec![0], "state"),
+        ("SELECT tag FROM \"word-count_state\".\"words\"", vec![0], "state"),
+        ("SELECT tag FROM word-count_streams.WORDS", vec![1], "stream"),
+        (
+            "SELECT max(a.tag) FROM word-count_state.lines a, word-count_state.words",
+            vec![0, 2],
+            "other",
+        ),
+    ] {
+        assert_eq!(catalog.named(sql, &available).unwrap(), named, "{sql}");
+        let (_, batches) = catalog.query_with(sql, &available).await.unwrap();
+        assert_eq!(batches.iter().flat_map(format_rows).collect::<Vec<_>>(), [row], "{sql}");
+    }
+}
+
+#[test]
+fn unknown_names_of_what_is_kept_come_with_the_known_ones() {
+    let catalog = Catalog::new();
+    let available = [
+        kept("job_state", "sessions", &[]),
+        kept("job_state", "words", &[]),
+        kept("job_streams", "lines", &[]),
+    ];
+    let error = |sql: &str, kept: &[KeptTable]| {
+        let error = catalog.named(sql, kept).unwrap_err();
+        (error.message, error.hint.unwrap_or_default())
+    };
+    let (message, hint) = error("SELECT * FROM job_state.sesions", &available);
+    assert_eq!(message, "unknown table `job_state.sesions`");
+    assert_eq!(hint, "did you mean `sessions`?");
+    let (_, hint) = error("SELECT * FROM job_state.x", &available);
+    assert_eq!(hint, "known: sessions, words");
+    let (message, hint) = error("SELECT * FROM jab_state.words", &available);
+    assert_eq!(message, "no job keeps `jab_state`");
+    assert!(hint.ends_with("while it runs; did you mean `job_state`?"), "{hint}");
+    let (_, hint) = error("SELECT * FROM gone_state.words", &[]);
+    assert!(hint.ends_with("while it runs; none does"), "{hint}");
+}

@@ -25,6 +25,7 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph};
+use tidemill_types::{DatasetId, StageId};
 
 pub(crate) use diagnose::Place;
 pub use explain::explain;
@@ -53,6 +54,10 @@ pub struct CompiledJob {
     pub templates: Vec<Bytes>,
     /// The columns of each stream, in definition order.
     pub stream_schemas: Vec<(String, SchemaRef)>,
+    /// The key and state columns of each stage that keeps state.
+    pub state_schemas: Vec<(StageId, SchemaRef)>,
+    /// The streams that are remembered, and the datasets that they are.
+    pub remembered: Vec<(String, DatasetId)>,
     pub warnings: Vec<String>,
     /// The functions that it was compiled with.
     pub registry: Registry,
@@ -104,13 +109,15 @@ async fn compile_here(
         .iter()
         .map(|name| format!("stream `{name}` is not used by any output"))
         .collect();
-    let (plan, templates) = planner::plan(graph, tables, &state, streams.nodes, partitions)
+    let planned = planner::plan(graph, tables, &state, streams.nodes, partitions)
         .await
         .map_err(Diagnostics::from)?;
     Ok(CompiledJob {
-        plan,
-        templates,
+        plan: planned.plan,
+        templates: planned.templates,
         stream_schemas,
+        state_schemas: planned.state_schemas,
+        remembered: planned.remembered,
         warnings,
         registry: options.registry.clone(),
     })

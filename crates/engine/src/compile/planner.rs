@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
@@ -19,7 +19,6 @@ use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{Diagnostic, JobGraph};
 use tidemill_types::{DatasetId, SlotId};
 
@@ -27,7 +26,7 @@ use super::determinism::aggregates_alike;
 use super::leaf::{Leaf, LeafTable, NodeId, Physical};
 use super::readers::Readers;
 use super::sql::estimated_rows;
-use super::stages::{Purpose, Stages};
+use super::stages::{Planned, Purpose, Stages};
 use super::streams::{Finish, Layout, Node};
 use crate::TableData;
 use crate::glom::GlomExec;
@@ -46,8 +45,12 @@ pub(super) async fn plan(
     state: &SessionState,
     nodes: Vec<Node>,
     partitions: u32,
-) -> Result<(JobPlan, Vec<Bytes>), Diagnostic> {
+) -> Result<Planned, Diagnostic> {
     let readers = Readers::count(&nodes);
+    let remember = graph
+        .options
+        .remember
+        .map(|remember| remembered_batches(remember, graph.batch_interval));
     let mut planner = Planner {
         tables,
         state,
@@ -65,7 +68,21 @@ pub(super) async fn plan(
             planned.map_err(|e| node.place.explain(&e, state))?;
         }
     }
+    for (i, node) in nodes.iter().enumerate() {
+        if let (Some(batches), Some(dataset)) = (remember, planner.dataset_of.get(&NodeId(i))) {
+            for stream in &node.remembered {
+                planner.stages.remember_stream(stream, *dataset, batches);
+            }
+        }
+    }
     Ok(planner.stages.finish(graph, tables, partitions))
+}
+
+/// The batches of a dataset that are remembered for a time: those that it covers after a batch is committed, and the
+/// one that is made.
+fn remembered_batches(remember: Duration, interval: Duration) -> u32 {
+    let batches = remember.as_millis().div_ceil(interval.as_millis().max(1));
+    u32::try_from(batches + 1).unwrap_or(u32::MAX)
 }
 
 struct Planner<'a> {

@@ -6,7 +6,7 @@ use datafusion::logical_expr::LogicalPlan;
 use super::leaf::{Leaf, LeafTable, NodeId};
 use super::streams::Node;
 
-/// Who reads each node, among the nodes that some output depends on.
+/// Who reads each node, among the nodes that some output depends on and those that are remembered.
 pub(super) struct Readers {
     streams: Vec<u32>,
     windows: Vec<u32>,
@@ -18,7 +18,10 @@ impl Readers {
         let mut readers = Self {
             streams: vec![0; nodes.len()],
             windows: vec![0; nodes.len()],
-            needed: nodes.iter().map(|node| !node.outputs.is_empty()).collect(),
+            needed: nodes
+                .iter()
+                .map(|node| !node.outputs.is_empty() || !node.remembered.is_empty())
+                .collect(),
         };
         for (i, node) in nodes.iter().enumerate().rev() {
             if !readers.needed[i] {
@@ -43,13 +46,16 @@ impl Readers {
 
     /// Whether the node has a plan of its own, rather than being inlined.
     pub(super) fn is_planned(&self, id: NodeId, node: &Node) -> bool {
-        let is_own = node.stateful || node.layout.is_sealed();
+        let is_own = node.stateful || node.layout.is_sealed() || !node.remembered.is_empty();
         let inlined = !is_own && self.streams[id.0] == 1 && self.all(id, node) == 1;
         self.needed[id.0] && !inlined
     }
 
     /// Whether it is known before its readers are planned that the node's rows are kept.
     pub(super) fn is_dataset(&self, id: NodeId, node: &Node) -> bool {
+        if !node.remembered.is_empty() {
+            return true;
+        }
         let read = self.streams[id.0] + self.windows[id.0];
         // State goes on once in each batch, whoever reads it and when.
         read > 0 && (node.stateful || self.all(id, node) > 1)

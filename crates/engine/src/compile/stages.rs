@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
@@ -34,6 +35,19 @@ pub(super) struct Stages {
     /// Where the rows of each dataset are.
     placements: Vec<Placement>,
     outputs: HashMap<OutputId, (StageId, u32)>,
+    state_schemas: Vec<(StageId, SchemaRef)>,
+    remembered: Vec<(String, DatasetId)>,
+}
+
+/// All stages of a job.
+pub(super) struct Planned {
+    pub(super) plan: JobPlan,
+    /// In the order of the stages.
+    pub(super) templates: Vec<Bytes>,
+    /// The key and state columns of each stage that keeps state.
+    pub(super) state_schemas: Vec<(StageId, SchemaRef)>,
+    /// The streams that are remembered, and the datasets that they are.
+    pub(super) remembered: Vec<(String, DatasetId)>,
 }
 
 /// What becomes of a plan's rows.
@@ -91,6 +105,8 @@ impl Stages {
             let slots = slots.collect::<Result<Vec<_>>>()?;
             let exchanges = matches!(output, StageOutput::Exchange { .. });
             self.templates.push(template::encode(&stage.plan, &stage.spread)?);
+            let (keeps, state_schema) = keeps(&stage.plan);
+            self.state_schemas.extend(state_schema.map(|schema| (id, schema)));
             self.stages.push(StagePlan {
                 id,
                 partitions: stage.partitions,
@@ -99,7 +115,7 @@ impl Stages {
                 reads: stage.reads,
                 output,
                 every: purpose.every,
-                keeps: keeps(&stage.plan),
+                keeps,
                 deterministic: is_deterministic(&stage.plan, &stage.spread),
                 description: format!("{}: {}", purpose.name, describe(&stage.plan)),
             });
@@ -125,12 +141,18 @@ impl Stages {
         plan.remember = plan.remember.max(batches);
     }
 
+    /// Has the batches of a stream remembered beyond what windows need.
+    pub(super) fn remember_stream(&mut self, stream: &str, dataset: DatasetId, batches: u32) {
+        self.remember(dataset, batches);
+        self.remembered.push((stream.to_owned(), dataset));
+    }
+
     pub(super) fn placement(&self, dataset: DatasetId) -> Placement {
         self.placements[dataset.0 as usize].clone()
     }
 
     /// The plan of the job, and the templates of its stages.
-    pub(super) fn finish(self, graph: &JobGraph, tables: &[TableData], partitions: u32) -> (JobPlan, Vec<Bytes>) {
+    pub(super) fn finish(self, graph: &JobGraph, tables: &[TableData], partitions: u32) -> Planned {
         let streams = graph.sources().enumerate().map(|(i, (stream, source))| StreamPlan {
             id: StreamId(i as u32),
             name: stream.name.clone(),
@@ -165,7 +187,12 @@ impl Stages {
             datasets: self.datasets,
             stages: self.stages.clone(),
         };
-        (plan, self.templates)
+        Planned {
+            plan,
+            templates: self.templates,
+            state_schemas: self.state_schemas,
+            remembered: self.remembered,
+        }
     }
 }
 
@@ -208,15 +235,16 @@ fn consumers(stages: &[CutStage]) -> Vec<usize> {
     consumers
 }
 
-/// What the operators of a stage keep from batch to batch.
-fn keeps(plan: &Arc<dyn ExecutionPlan>) -> Keeps {
-    let mut keeps = Keeps::Nothing;
+/// What the operators of a stage keep from batch to batch; of state also the columns.
+fn keeps(plan: &Arc<dyn ExecutionPlan>) -> (Keeps, Option<SchemaRef>) {
+    let (mut keeps, mut schema) = (Keeps::Nothing, None);
     // The closure never fails.
     let _ = plan.apply(|node| {
         if let Some(state) = node.downcast_ref::<StateExec>() {
             keeps = Keeps::State {
                 name: state.spec().name.clone(),
             };
+            schema = Some(state.spec().state_schema());
             return Ok(TreeNodeRecursion::Stop);
         }
         if node.is::<WindowMergeExec>() {
@@ -224,7 +252,7 @@ fn keeps(plan: &Arc<dyn ExecutionPlan>) -> Keeps {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    keeps
+    (keeps, schema)
 }
 
 fn reads_sources_only(slots: &[SlotPlan]) -> bool {

@@ -13,7 +13,7 @@ use datafusion::error::Result;
 use tidemill_types::BatchTime;
 
 use super::spec::{StateSpec, batch, removed};
-use super::version::{At, Step, Versions};
+use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
 use crate::memory::Kept;
 
@@ -98,8 +98,23 @@ impl AllKeys {
 
     /// The keys and their states.
     pub(crate) fn rows(&self) -> Result<RecordBatch> {
-        let columns = self.present.keys.iter().chain(&self.present.state).cloned().collect();
-        batch(self.spec.state_schema(), columns, self.present.slots.len())
+        self.rows_of(&self.present)
+    }
+
+    /// The same for the version of a batch, if it is one of the two.
+    pub(crate) fn rows_at(&self, index: i64) -> Result<Option<RecordBatch>> {
+        let columns = match self.versions.find(index) {
+            None => return Ok(None),
+            Some(Version::Now) => &self.present,
+            Some(Version::Before) => &self.before,
+        };
+        self.rows_of(columns).map(Some)
+    }
+
+    fn rows_of(&self, columns: &Columns) -> Result<RecordBatch> {
+        let rows = columns.slots.len();
+        let columns = columns.keys.iter().chain(&columns.state).cloned().collect();
+        batch(self.spec.state_schema(), columns, rows)
     }
 
     fn begin(&mut self, initial: &RecordBatch) -> Result<()> {

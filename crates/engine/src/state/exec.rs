@@ -269,4 +269,20 @@ impl TaskMemory {
         };
         Ok(version.map(|version| (version, rows)))
     }
+
+    /// The keys and states of the version of a batch: the last one or the one before it. `None` if it is neither.
+    pub fn state_at(&self, index: i64) -> Result<Option<RecordBatch>, crate::Error> {
+        let entry = self.entry(MemoryKey::State);
+        let mut entry = entry.lock();
+        let Some(kept) = entry.as_mut().map(|kept| kept.as_any()) else {
+            return Ok(None);
+        };
+        if let Some(state) = kept.downcast_ref::<AllKeys>() {
+            Ok(state.rows_at(index)?)
+        } else if let Some(state) = kept.downcast_ref::<TouchedKeys>() {
+            Ok(state.rows_at(index)?)
+        } else {
+            Ok(None)
+        }
+    }
 }

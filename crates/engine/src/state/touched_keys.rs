@@ -23,7 +23,7 @@ use datafusion::error::Result;
 use tidemill_types::BatchTime;
 
 use super::spec::{StateKind, StateSpec, batch, removed};
-use super::version::{At, Step, Versions};
+use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
 use crate::keyed::rows::{RowRef, gather};
 use crate::memory::Kept;
@@ -151,8 +151,27 @@ impl TouchedKeys {
 
     /// The keys with state, and their states.
     pub(crate) fn snapshot(&self) -> Result<RecordBatch> {
+        self.rows_of(&self.places)
+    }
+
+    /// The same for the version of a batch, if it is one of the two.
+    pub(crate) fn rows_at(&self, index: i64) -> Result<Option<RecordBatch>> {
+        match self.versions.find(index) {
+            None => Ok(None),
+            Some(Version::Now) => self.snapshot().map(Some),
+            Some(Version::Before) => {
+                let mut places = self.places.clone();
+                for (slot, before) in self.undo.places.iter().rev() {
+                    places[*slot as usize] = *before;
+                }
+                self.rows_of(&places).map(Some)
+            }
+        }
+    }
+
+    fn rows_of(&self, places: &[Place]) -> Result<RecordBatch> {
         let (mut slots, mut rows) = (Vec::with_capacity(self.live), Vec::with_capacity(self.live));
-        for (slot, place) in self.places.iter().enumerate() {
+        for (slot, place) in places.iter().enumerate() {
             if place.row.is_some() {
                 slots.push(slot as u32);
                 rows.push(place.row);

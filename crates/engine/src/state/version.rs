@@ -27,6 +27,24 @@ impl Versions {
         now: None,
         before: None,
     };
+
+    /// Which of them is that of a batch.
+    pub(crate) fn find(self, index: i64) -> Option<Version> {
+        if self.now == Some(index) {
+            Some(Version::Now)
+        } else if self.before == Some(Some(index)) {
+            Some(Version::Before)
+        } else {
+            None
+        }
+    }
+}
+
+/// One of a state's two versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Now,
+    Before,
 }
 
 /// What has to be done to the state first.

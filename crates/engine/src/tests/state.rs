@@ -388,6 +388,24 @@ fn faults_of_a_state_are_said_where_they_are() {
     );
 }
 
+#[test]
+fn a_state_can_be_read_as_it_was_after_either_of_the_last_two_batches() {
+    let graph = over_lines(vec![Operator::UpdateStateByKey(counting())]);
+    for partitions in PARTITIONS {
+        let mut mini = Mini::new(&graph, &[], partitions);
+        for lines in [["a", "b"], ["b", "c"], ["d", "d"]] {
+            mini.batch(&[("lines", &lines)]);
+        }
+        let rows = |rows: &[&str]| Some(rows.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(mini.state_at("out", 3), rows(&["a|1", "b|2", "c|1", "d|2"]));
+        assert_eq!(mini.state_at("out", 2), rows(&["a|1", "b|2", "c|1"]));
+        assert_eq!(mini.state_at("out", 1), None);
+        mini.again(&[("lines", &["a"])]);
+        assert_eq!(mini.state_at("out", 3), rows(&["a|2", "b|2", "c|1"]));
+        assert_eq!(mini.state_at("out", 2), rows(&["a|1", "b|2", "c|1"]));
+    }
+}
+
 /// Totals by word with the batch in which each was touched last, by the definition.
 #[derive(Default)]
 struct Naive(BTreeMap<String, (i64, i64)>);
@@ -446,6 +464,7 @@ proptest! {
             let word = |n: u8| if n == 0 { "gone".to_owned() } else { format!("word {n}") };
             let lines: Vec<String> = words.into_iter().map(word).collect();
             let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let (index, before) = (i as i64 + 1, naive.state());
             if again {
                 mini.batch(&[("lines", &["word 1", "gone", "other"])]);
                 let found = mini.again(&[("lines", &borrowed)]).remove("out").map(sorted);
@@ -455,6 +474,11 @@ proptest! {
                 prop_assert_eq!(found, Some(naive.batch(i as i64 + 1, &lines, 3)));
             }
             prop_assert_eq!(mini.state("out"), naive.state());
+            prop_assert_eq!(mini.state_at("out", index), Some(naive.state()));
+            if index > 1 {
+                prop_assert_eq!(mini.state_at("out", index - 1), Some(before));
+            }
+            prop_assert_eq!(mini.state_at("out", index + 1), None);
         }
     }
 }

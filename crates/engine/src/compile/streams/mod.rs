@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) layout: Layout,
     /// It keeps state: it has to be computed once in every batch.
     pub(super) stateful: bool,
+    /// The streams that have its rows and whose batches are remembered beyond what windows need.
+    pub(super) remembered: Vec<String>,
 }
 
 impl Node {
@@ -282,6 +284,15 @@ impl<'a> Elaborator<'a> {
         }
     }
 
+    /// The node whose rows are the very rows of a node, as they are looked through to.
+    fn keeper(&self, node: NodeId) -> NodeId {
+        let leaf = self.leaf(node);
+        match leaf.leaf {
+            Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,
+            _ => node,
+        }
+    }
+
     fn push(&mut self, name: &str, place: Place, plan: LogicalPlan) -> NodeId {
         let slide = slide_of(&plan);
         self.nodes.push(Node {
@@ -292,6 +303,7 @@ impl<'a> Elaborator<'a> {
             outputs: Vec::new(),
             layout: Layout::default(),
             stateful: false,
+            remembered: Vec::new(),
         });
         NodeId(self.nodes.len() - 1)
     }
@@ -327,9 +339,12 @@ impl<'a> Elaborator<'a> {
         relations
     }
 
-    fn finish(self) -> Result<Streams, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<Streams, Vec<Diagnostic>> {
         if !self.faults.is_empty() {
             return Err(self.faults);
+        }
+        if self.graph.options.remember.is_some() {
+            self.remember();
         }
         let schema = |name: &str| {
             let node = self.streams.get(name)?;
@@ -347,13 +362,7 @@ impl<'a> Elaborator<'a> {
             .streams
             .iter()
             .flat_map(|stream| self.reads(stream))
-            .chain(self.graph.outputs.iter().flat_map(|output| {
-                let query = match &output.kind {
-                    OutputKind::Table { query: Some(query), .. } => sql::relations(query, self.state),
-                    _ => Vec::new(),
-                };
-                query.into_iter().chain([output.from.clone()])
-            }))
+            .chain(self.read_by_outputs())
             .collect();
         let unused = self.graph.streams.iter().filter(|stream| !used.contains(&stream.name));
         Ok(Streams {
@@ -361,5 +370,36 @@ impl<'a> Elaborator<'a> {
             unused: unused.map(|stream| stream.name.clone()).collect(),
             nodes: self.nodes,
         })
+    }
+    /// The names of the streams that outputs read, and of tables that they name.
+    fn read_by_outputs(&self) -> impl Iterator<Item = String> {
+        self.graph.outputs.iter().flat_map(|output| {
+            let query = match &output.kind {
+                OutputKind::Table { query: Some(query), .. } => sql::relations(query, self.state),
+                _ => Vec::new(),
+            };
+            query.into_iter().chain([output.from.clone()])
+        })
+    }
+
+    /// Has the streams remembered that some output depends on.
+    fn remember(&mut self) {
+        let mut needed: HashSet<String> = HashSet::new();
+        let mut open: Vec<String> = self.read_by_outputs().collect();
+        while let Some(name) = open.pop() {
+            if let Some(stream) = self.graph.stream(&name)
+                && needed.insert(name)
+            {
+                open.extend(self.reads(stream));
+            }
+        }
+        for stream in &self.graph.streams {
+            if let Some(node) = self.streams.get(stream.name.as_str())
+                && needed.contains(&stream.name)
+            {
+                let node = self.keeper(*node);
+                self.nodes[node.0].remembered.push(stream.name.clone());
+            }
+        }
     }
 }

@@ -5,7 +5,6 @@ use tidemill_types::OutputId;
 
 use super::{Elaborator, Finish};
 use crate::compile::diagnose::Place;
-use crate::compile::leaf::Leaf;
 use crate::compile::sql;
 use crate::compile::steps::StepBuilder;
 
@@ -61,11 +60,7 @@ impl Elaborator<'_> {
                     let (state, place) = (self.state, &place);
                     StepBuilder { state, place }.check_foreach(function)?;
                 }
-                let leaf = self.leaf(node);
-                let node = match leaf.leaf {
-                    Leaf::Stream(target) if self.nodes[target.0].slide == leaf.slide => target,
-                    _ => node,
-                };
+                let node = self.keeper(node);
                 self.nodes[node.0].outputs.push(id);
             }
         }

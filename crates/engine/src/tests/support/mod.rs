@@ -100,18 +100,31 @@ impl Mini {
 
     /// The state of a stage, rows of all partitions, sorted.
     pub(crate) fn state(&self, name: &str) -> Rows {
+        let states = self.memories_of(name).filter_map(|memory| memory.state().unwrap());
+        sorted(states.flat_map(|(_, rows)| format_rows(&rows)).collect())
+    }
+
+    /// The same in the version of a batch; `None` if a partition does not have it.
+    pub(crate) fn state_at(&self, name: &str, index: i64) -> Option<Rows> {
+        let states = self.memories_of(name).map(|memory| memory.state_at(index).unwrap());
+        let rows: Rows = states
+            .collect::<Option<Vec<_>>>()?
+            .iter()
+            .flat_map(format_rows)
+            .collect();
+        Some(sorted(rows))
+    }
+
+    fn memories_of(&self, name: &str) -> impl Iterator<Item = &Arc<TaskMemory>> {
         let states = self.compiled.plan.states();
         let stages: Vec<StageId> = states
             .filter(|(_, of)| *of == name)
             .map(|(stage, _)| stage.id)
             .collect();
-        let memories = self.memories.iter().filter(|((stage, _), _)| stages.contains(stage));
-        let mut rows: Rows = memories
-            .filter_map(|(_, memory)| memory.state().unwrap())
-            .flat_map(|(_, rows)| format_rows(&rows))
-            .collect();
-        rows.sort();
-        rows
+        self.memories
+            .iter()
+            .filter(move |((stage, _), _)| stages.contains(stage))
+            .map(|(_, memory)| memory)
     }
 
     pub(crate) fn try_batch(&mut self, lines: &[(&str, &[&str])]) -> Result<BTreeMap<String, Rows>, TaskFailure> {
