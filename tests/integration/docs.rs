@@ -137,7 +137,7 @@ async fn every_job_in_the_documents_would_be_accepted() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let users = dir.path().join("users.csv");
     std::fs::write(&users, "name,city\nann,Rome\n")?;
-    let cluster = LocalCluster::start(&config()?, 1).await?;
+    let cluster = LocalCluster::of_build(&config()?, 1, &tidemill::functions().build()?).await?;
     let client = cluster.client().await?;
     let blocks = blocks()?;
     assert!(blocks.len() > 15, "only {} blocks were found", blocks.len());

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tidemill_client::job_file::{ParseOptions, parse};
 use tidemill_client::resolve_paths;
 use tidemill_dstream::{JobGraph, OutputKind, QueueItem, Source, StreamInput};
-use tidemill_testkit::{Batch, run_to_end};
+use tidemill_testkit::{Batch, TestCluster, run_to_end};
 
 use crate::support::saved;
 
@@ -185,7 +185,9 @@ async fn sessions_end_half_a_minute_after_the_last_visit() -> Result<()> {
 async fn clean_tweets_drops_what_is_no_tweet_and_says_how_positive_the_rest_is() -> Result<()> {
     let out = tempfile::tempdir()?;
     let graph = example("clean-tweets.yaml", &[("OUT", out.path())], &[])?;
-    run_to_end(&graph, 2, None).await?;
+    let cluster = TestCluster::of_build(2, &tidemill::functions().build()?).await?;
+    cluster.run(&graph, None).await?;
+    cluster.stop().await;
     let lines = saved(&out.path().join("clean-tweets/batch_time=1000"))?;
     let (header, rows): (Vec<&String>, Vec<&String>) = lines.iter().partition(|line| *line == "text,polarity");
     assert_eq!(header.len(), 1, "{lines:?}");
