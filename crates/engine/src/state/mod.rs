@@ -18,5 +18,5 @@ mod version;
 
 pub(crate) use exec::StateExec;
 pub(crate) use node::{StateNode, StatePlanner};
-pub(crate) use spec::{SNAPSHOT, StateKind, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name};
+pub(crate) use spec::{Emitted, SNAPSHOT, StateKind, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name};
 pub(crate) use version::At;

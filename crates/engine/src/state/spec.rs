@@ -58,12 +58,15 @@ pub(crate) enum StateKind {
     Touched {
         timeout_ms: Option<i64>,
         /// The result of each call, over [`StateSpec::emit_scope`].
-        emit: Vec<(FieldRef, Arc<dyn PhysicalExpr>)>,
+        emit: Vec<Emitted>,
         /// Whether the result has the states of all keys too: then it has a column [`SNAPSHOT`] that tells the two apart,
         /// the columns of `emit`, and those of the snapshot under other names.
         snapshots: bool,
     },
 }
+
+/// A column of the result, and what it comes to.
+pub(crate) type Emitted = (FieldRef, Arc<dyn PhysicalExpr>);
 
 /// A value column of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,9 @@ use crate::compile::native;
 use crate::compile::sql::{self, Relations};
 use crate::compile::steps::StepBuilder;
 use crate::registry::StateUpdate;
-use crate::state::{SNAPSHOT, StateKind, StateNode, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name};
+use crate::state::{
+    Emitted, SNAPSHOT, StateKind, StateNode, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name,
+};
 
 type Faults = Vec<Diagnostic>;
 
@@ -111,7 +113,7 @@ impl Elaborator<'_> {
         .finish(
             LogicalPlanBuilder::from(plan)
                 .filter(!col(SNAPSHOT))
-                .and_then(|calls| calls.project(emitted.iter().map(|name| ident(name)))),
+                .and_then(|calls| calls.project(emitted.iter().map(ident))),
         )
     }
 
@@ -336,12 +338,7 @@ impl Elaborator<'_> {
             .map_err(|e| vec![place.explain(&e, self.state)])
     }
 
-    fn emitted(
-        &self,
-        spec: &StateSpec,
-        map: &MapWithState,
-        place: &Place,
-    ) -> Result<Vec<(FieldRef, Arc<dyn PhysicalExpr>)>, Faults> {
+    fn emitted(&self, spec: &StateSpec, map: &MapWithState, place: &Place) -> Result<Vec<Emitted>, Faults> {
         let scope = spec.emit_scope();
         let (place, functions) = if map.emit.is_empty() {
             let kept = spec.keys.iter().chain(&spec.columns);

@@ -37,6 +37,9 @@ pub(crate) struct Mini {
     pub(crate) shuffled: usize,
 }
 
+/// What a task reads of a slot: the rows of batches, by their index.
+type Input = (SlotPartition, Vec<(i64, Vec<RecordBatch>)>);
+
 /// Rows of an output, in order, columns separated by `|`.
 pub(crate) type Rows = Vec<String>;
 
@@ -150,7 +153,7 @@ impl Mini {
                 let inputs = reads
                     .iter()
                     .map(|read| (*read, self.input(stage, *read, lines, &shuffles)));
-                let inputs: Vec<(SlotPartition, Vec<(i64, Vec<RecordBatch>)>)> = inputs.collect();
+                let inputs: Vec<Input> = inputs.collect();
                 let empty = inputs
                     .iter()
                     .flat_map(|(_, batches)| batches)
@@ -254,7 +257,7 @@ pub(crate) fn text(lines: &[&str]) -> RecordBatch {
 fn run(
     template: &Template,
     key: TaskKey,
-    inputs: Vec<(SlotPartition, Vec<(i64, Vec<RecordBatch>)>)>,
+    inputs: Vec<Input>,
     (index, previous, memory): (i64, Option<i64>, Option<Arc<TaskMemory>>),
 ) -> Result<Vec<RecordBatch>, TaskFailure> {
     let inputs = inputs.into_iter().map(|(read, batches)| {
