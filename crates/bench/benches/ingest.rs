@@ -26,6 +26,8 @@ const LINES: usize = 200_000;
 /// Each rate is so much of the one that was not stable.
 const STEP: f64 = 0.9;
 const MAX_STEPS: usize = 8;
+/// What a job that did nothing without a limit is taken to have been sent, in lines a second.
+const FIRST_LIMIT: f64 = 2e6;
 const READER_TIME: Duration = Duration::from_secs(2);
 
 const COUNT_TARGET_RATIO: f64 = 0.5;
@@ -119,14 +121,20 @@ async fn stable_rate(
             rate: observed.rows_per_second(INTERVAL),
             limit,
             processing_ms: median(&observed.processing_ms()),
-            stable: observed.keeps_up(INTERVAL),
+            // Empty batches keep up with anything.
+            stable: observed.rows() > 0 && observed.keeps_up(INTERVAL),
         };
         step += 1;
         if found.stable || step > MAX_STEPS {
             return Ok(found);
         }
-        // What was processed in the time that it took is about what can be.
-        let able = observed.rows() as f64 / (observed.processing_ms().iter().sum::<f64>() / 1000.0);
+        // What was processed in the time that it took is about what can be. If no batch was done in time, half may be.
+        let seconds = observed.processing_ms().iter().sum::<f64>() / 1000.0;
+        let able = if observed.rows() > 0 && seconds > 0.0 {
+            observed.rows() as f64 / seconds
+        } else {
+            limit.unwrap_or(FIRST_LIMIT) / 2.0
+        };
         limit = Some(limit.unwrap_or(f64::MAX).min(able) * STEP);
     }
 }
