@@ -37,9 +37,9 @@ pub(crate) async fn run(size: Size) -> Result<()> {
 
     let context = StreamingContext::new("join", Duration::from_secs(1));
     context.partitions(PARTITIONS as u32);
-    let right_stream = context.queue_stream(Vec::<Vec<String>>::new());
+    let right_stream = context.queue_stream(vec![Vec::<String>::new()]);
     context
-        .queue_stream(Vec::<Vec<String>>::new())
+        .queue_stream(vec![Vec::<String>::new()])
         .join(&right_stream, "value")
         .count()
         .print_rows(1);

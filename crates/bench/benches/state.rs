@@ -54,7 +54,7 @@ fn updates(keys: u64, batches: usize, seed: u64) -> Result<Vec<String>> {
 fn counting(touched: bool) -> Result<JobGraph> {
     let context = StreamingContext::new("state", Duration::from_secs(1));
     context.partitions(PARTITIONS as u32);
-    let keys = context.queue_stream(Vec::<Vec<String>>::new());
+    let keys = context.queue_stream(vec![Vec::<String>::new()]);
     let (key, total, n) = (
         [("key", "value")],
         [("total", "coalesce(total, 0) + n")],

@@ -49,7 +49,7 @@ async fn long_against_short(size: Size) -> Result<()> {
         let context = StreamingContext::new("counts", SECOND);
         context.partitions(PARTITIONS as u32);
         context
-            .queue_stream(Vec::<Vec<String>>::new())
+            .queue_stream(vec![Vec::<String>::new()])
             .window(SECOND * length, None)
             .reduce_by_key([("key", "value")], [("count", "count(*)")])
             .print_rows(1);
@@ -106,7 +106,7 @@ async fn words_of_a_minute(size: Size) -> Result<()> {
     let context = StreamingContext::new("words", SECOND);
     context.partitions(PARTITIONS as u32);
     context
-        .queue_stream(Vec::<Vec<String>>::new())
+        .queue_stream(vec![Vec::<String>::new()])
         .flat_map([("word", "string_to_array(value, ' ')")])
         .reduce_by_key_and_window("word", [("count", "count(*)")], SECOND * MINUTE as u32, Some(SECOND))
         .print_rows(1);
