@@ -20,7 +20,6 @@ impl EventLoop {
     pub(crate) fn resend(&mut self, resend: wire::Resend) {
         let Some(node) = self.node.clone() else { return };
         let (job, batch) = (JobId(resend.job), BatchTime(resend.batch_time_ms));
-        let oldest = self.batches.get(&(job, batch)).map_or(batch, |run| run.info.oldest);
         let io = Handle::current();
         self.cpu.spawn(async move {
             let from = StageId(resend.from_stage);
@@ -31,7 +30,7 @@ impl EventLoop {
             {
                 Ok(resent) => {
                     let _io = io.enter();
-                    push(&node, resent.deliveries, oldest);
+                    push(&node, resent.deliveries);
                 }
                 Err(error) => warn!(%job, %batch, %error, "kept map outputs cannot be sent again"),
             }

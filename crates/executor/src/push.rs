@@ -34,6 +34,8 @@ pub(crate) struct Peers {
     generation: Generation,
     addresses: DashMap<ExecutorId, String>,
     senders: DashMap<ExecutorId, Sender>,
+    /// The batch of each job up to which none needs credit, for connections that are yet to be opened.
+    oldest: DashMap<JobId, BatchTime>,
     local: Arc<CreditWindow>,
 }
 
@@ -51,6 +53,7 @@ impl Peers {
             generation,
             addresses: DashMap::new(),
             senders: DashMap::new(),
+            oldest: DashMap::new(),
             local: Arc::new(CreditWindow::new()),
         }
     }
@@ -90,6 +93,11 @@ impl Peers {
 
     /// Batches of a job up to `batch` need no credit.
     pub(crate) fn set_oldest(&self, job: JobId, batch: BatchTime) {
+        // Before the windows that there are: one that is made meanwhile either sees it or is gone over.
+        self.oldest
+            .entry(job)
+            .and_modify(|oldest| *oldest = batch.max(*oldest))
+            .or_insert(batch);
         self.local.set_oldest(job, batch);
         for sender in &self.senders {
             sender.window.set_oldest(job, batch);
@@ -97,22 +105,19 @@ impl Peers {
     }
 
     pub(crate) fn forget_job(&self, job: JobId) {
+        self.oldest.remove(&job);
         self.local.forget_job(job);
         for sender in &self.senders {
             sender.window.forget_job(job);
         }
     }
 
-    fn sender(
-        &self,
-        node: &Arc<Node>,
-        to: ExecutorId,
-        job: JobId,
-        oldest: BatchTime,
-    ) -> (Arc<CreditWindow>, mpsc::Sender<Frame>) {
+    fn sender(&self, node: &Arc<Node>, to: ExecutorId) -> (Arc<CreditWindow>, mpsc::Sender<Frame>) {
         let sender = self.senders.entry(to).or_insert_with(|| {
             let window = Arc::new(CreditWindow::new());
-            window.set_oldest(job, oldest);
+            for oldest in &self.oldest {
+                window.set_oldest(*oldest.key(), *oldest.value());
+            }
             let (frames, queue) = mpsc::channel(QUEUE);
             let hello = Hello {
                 executor: self.me.0,
@@ -138,7 +143,7 @@ impl Peers {
 
 /// Sends a map's deliveries: to this executor without serialisation, to others over their connections. Returns bytes
 /// sent to others and bytes kept here. Must run on the I/O runtime.
-pub(crate) fn push(node: &Arc<Node>, deliveries: Vec<Delivery>, oldest: BatchTime) {
+pub(crate) fn push(node: &Arc<Node>, deliveries: Vec<Delivery>) {
     for delivery in deliveries {
         let node = Arc::clone(node);
         let job = delivery.map.job;
@@ -146,7 +151,7 @@ pub(crate) fn push(node: &Arc<Node>, deliveries: Vec<Delivery>, oldest: BatchTim
             push_local(&node, &delivery);
             continue;
         }
-        let (window, frames) = node.peers.sender(&node, delivery.to, job, oldest);
+        let (window, frames) = node.peers.sender(&node, delivery.to);
         tokio::spawn(async move {
             for frame in node.frames.build(&delivery) {
                 let mut frame = match frame_for_wire(frame) {

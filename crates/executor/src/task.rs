@@ -32,7 +32,6 @@ pub(crate) struct BatchInfo {
     pub(crate) batch: BatchTime,
     pub(crate) index: i64,
     pub(crate) restore: bool,
-    pub(crate) oldest: BatchTime,
     tables: HashMap<String, u32>,
     absent: BTreeSet<BatchTime>,
 }
@@ -68,7 +67,6 @@ impl BatchInfo {
             batch: launch.batch,
             index: launch.index,
             restore: launch.restore,
-            oldest: launch.oldest,
             tables: launch.tables.iter().cloned().collect(),
             absent: launch.absent.iter().copied().collect(),
         }
@@ -340,7 +338,7 @@ impl Task {
             }
         }
         let _io = self.io.enter();
-        push(&self.node, deliveries, self.info.oldest);
+        push(&self.node, deliveries);
         Ok(())
     }
 
