@@ -121,6 +121,7 @@ fn summary() -> JobSummary {
         delays: Delays::default(),
         submitted_ms: 0,
         error: None,
+        first_failure: None,
     }
 }
 

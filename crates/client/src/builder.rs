@@ -8,11 +8,12 @@
 //! Expressions are DataFusion SQL, as in job files: text such as `lower(value)`. Where one stands, a registered
 //! function may stand too: [`Function::native`](tidemill_dstream::Function::native).
 //!
-//! Faults (streams of another context, and all that [`JobGraph::validate`] finds) are kept until `graph`.
+//! Faults (streams of another context, and all that [`JobGraph::validate`] finds) are kept until `graph` or `start`.
 
 mod aggregate;
 mod columns;
 mod join;
+mod lifecycle;
 mod lower;
 mod output;
 mod record;
@@ -32,8 +33,10 @@ use tidemill_dstream::{
 
 pub use aggregate::Reducer;
 pub use columns::{Columns, JoinKeys, Keys, Names, SortKeys};
+pub use lifecycle::ContextState;
 pub use state::{StateSpec, StateUpdate};
 
+use self::lifecycle::Phase;
 use crate::job_file::REMEMBER;
 
 /// Where a job begins: its name, its interval, its sources. Clones are the same job.
@@ -83,6 +86,7 @@ struct Job {
     nodes: Vec<Node>,
     outputs: Vec<(usize, OutputKind)>,
     faults: Vec<Diagnostic>,
+    phase: Phase,
 }
 
 /// A place in the graph: a source, or an operator behind another place.
@@ -120,25 +124,32 @@ impl StreamingContext {
 
     /// Partitions of every exchange and source; unset, the number of slots in the cluster.
     pub fn partitions(&self, partitions: u32) -> &Self {
-        self.job.lock().options.partitions = Some(partitions);
+        self.job.lock().change("`partitions`").options.partitions = Some(partitions);
         self
     }
 
     /// What happens when a batch has failed for good.
     pub fn on_batch_failure(&self, policy: FailurePolicy) -> &Self {
-        self.job.lock().options.on_batch_failure = policy;
+        self.job.lock().change("`on_batch_failure`").options.on_batch_failure = policy;
         self
     }
 
-    /// How long every named stream's batches are remembered, beyond what its windows need.
+    /// How long every named stream's batches are remembered, beyond what its windows need: for
+    /// [`slice`](DStream::slice) and SQL. Set once.
     pub fn remember(&self, duration: Duration) -> &Self {
-        self.job.lock().options.remember = Some(duration);
+        let mut job = self.job.lock();
+        let before = job.change("`remember`").options.remember.replace(duration);
+        if before.is_some() {
+            let fault = Diagnostic::new(None, "remember", "is set already, and can be set once");
+            job.faults.push(fault);
+        }
+        drop(job);
         self
     }
 
     /// All settings at once.
     pub fn options(&self, options: JobOptions) -> &Self {
-        self.job.lock().options = options;
+        self.job.lock().change("`options`").options = options;
         self
     }
 
@@ -154,7 +165,7 @@ impl StreamingContext {
     }
 
     pub fn table_with(&self, table: TableDef) -> &Self {
-        self.job.lock().tables.push(table);
+        self.job.lock().change("`table`").tables.push(table);
         self
     }
 
@@ -228,7 +239,7 @@ impl StreamingContext {
 impl DStream {
     /// Names the stream, for SQL, for outputs and for people. Names this very stream: also handles cloned before see it.
     pub fn name(&self, name: impl Into<String>) -> Self {
-        self.job.lock().nodes[self.node].name = Some(name.into());
+        self.job.lock().change("`name`").nodes[self.node].name = Some(name.into());
         self.clone()
     }
 
@@ -236,6 +247,7 @@ impl DStream {
     /// key, `distinct` and `count_by_value`. Unset, it is the job's.
     pub fn partitions(&self, partitions: u32) -> Self {
         let mut job = self.job.lock();
+        job.change("`partitions`");
         let (place, name) = match &mut job.nodes[self.node].kind {
             NodeKind::Step { operator, .. } => {
                 let name = operator.name();
@@ -322,6 +334,11 @@ fn partitions_of(operator: &mut Operator) -> Option<&mut Option<u32>> {
 
 fn add(job: &Mutex<Job>, kind: NodeKind) -> usize {
     let mut job = job.lock();
+    let what = match &kind {
+        NodeKind::Source(source) => source.name(),
+        NodeKind::Step { operator, .. } => operator.name(),
+    };
+    job.change(&format!("`{what}`"));
     job.nodes.push(Node { name: None, kind });
     job.nodes.len() - 1
 }

@@ -21,7 +21,8 @@ use tonic::{Code, Response, Status};
 
 use crate::AttachedFile;
 use crate::error::{Error, Result, reason};
-use crate::summary::{ExecutorSummary, JobDetail, JobEvent, JobSummary, PrintedBatch, summary};
+use crate::listener::{ListenerEvents, listener_event};
+use crate::summary::{ExecutorSummary, JobDetail, JobEvent, JobSummary, PrintedBatch, RememberedBatch, summary};
 
 /// The largest message that is sent or taken: a job with its attached files, the rows of an answer's piece.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -180,12 +181,32 @@ impl Client {
         let request = control::FollowJobRequest {
             job: job.to_owned(),
             history,
+            listen: false,
         };
         let stream = self.answer(self.service.clone().follow_job(request).await)?;
         let address = self.address.clone();
-        Ok(Box::pin(stream.map(move |message| match message {
-            Ok(message) => event(message),
-            Err(status) => Err(Error::from_status(&address, &status)),
+        Ok(Box::pin(stream.filter_map(move |message| match message {
+            Ok(message) => event(message).transpose(),
+            Err(status) => Some(Err(Error::from_status(&address, &status))),
+        })))
+    }
+
+    /// What happens to a job's batches, receivers and output operations until it ends: first the last 512 events so far,
+    /// then what comes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; the stream's own errors are its last item.
+    pub async fn listen(&self, job: &str) -> Result<ListenerEvents> {
+        let request = control::FollowJobRequest {
+            job: job.to_owned(),
+            history: true,
+            listen: true,
+        };
+        let stream = self.answer(self.service.clone().follow_job(request).await)?;
+        let address = self.address.clone();
+        Ok(Box::pin(stream.filter_map(move |message| match message {
+            Ok(message) => listener_event(message),
+            Err(status) => Some(Err(Error::from_status(&address, &status))),
         })))
     }
 
@@ -203,7 +224,8 @@ impl Client {
         Ok(response.executors.into_iter().map(ExecutorSummary::from).collect())
     }
 
-    /// The rows of a read-only query over output tables.
+    /// The rows of a read-only query over output tables, and over what jobs keep while they run: the state
+    /// `<job>_state.<name>`, the remembered stream `<job>_streams.<stream>`.
     ///
     /// # Errors
     /// [`Error::Rejected`] or [`Error::NotFound`] for a query that names what is not there.
@@ -218,6 +240,41 @@ impl Client {
             ipc.extend_from_slice(&piece.ipc);
         }
         rows(&ipc)
+    }
+
+    /// The batches of a remembered stream from one time to another, both included, in order. Times are floored to the
+    /// stream's slide. Batches that are not completed, and those that failed and were skipped, are not among them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown job or stream; [`Error::Remote`] if the stream is not remembered, or not that
+    /// far back.
+    pub async fn slice(&self, job: &str, stream: &str, from: BatchTime, to: BatchTime) -> Result<Vec<RememberedBatch>> {
+        let request = control::SliceStreamRequest {
+            job: job.to_owned(),
+            stream: stream.to_owned(),
+            from_ms: from.0,
+            to_ms: to.0,
+        };
+        let mut pieces = self.answer(self.service.clone().slice_stream(request).await)?;
+        let mut batches: Vec<(BatchTime, Vec<u8>)> = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|status| Error::from_status(&self.address, &status))?;
+            let time = BatchTime(piece.batch_time_ms);
+            match batches.last_mut() {
+                Some((last, ipc)) if *last == time => ipc.extend_from_slice(&piece.ipc),
+                _ => batches.push((time, piece.ipc.to_vec())),
+            }
+        }
+        let decoded = batches.into_iter().map(|(time, ipc)| {
+            let (schema, rows) = rows(&ipc)?;
+            Ok(RememberedBatch { time, schema, rows })
+        });
+        decoded.collect()
+    }
+
+    /// The stream of a job's events has ended, which it does not before the job does.
+    pub(crate) fn gone(&self) -> Error {
+        Error::unreachable(&self.address, "it ended before the job did")
     }
 
     fn answer<T>(&self, response: Result<Response<T>, Status>) -> Result<T> {
@@ -264,24 +321,27 @@ fn check_size(size: usize) -> Result<()> {
     Ok(())
 }
 
-fn event(message: control::FollowJobResponse) -> Result<JobEvent> {
-    match message
+/// `None` for what is for listeners.
+fn event(message: control::FollowJobResponse) -> Result<Option<JobEvent>> {
+    let event = match message
         .event
         .ok_or_else(|| Error::answer("an event of no known kind"))?
     {
         follow_job_response::Event::Printed(printed) => {
             let (schema, rows) = rows(&printed.ipc)?;
-            Ok(JobEvent::Printed(PrintedBatch {
+            JobEvent::Printed(PrintedBatch {
                 time: BatchTime(printed.batch_time_ms),
                 stream: printed.stream,
                 schema,
                 rows,
                 more: printed.more,
-            }))
+            })
         }
-        follow_job_response::Event::Batch(batch) => Ok(JobEvent::Batch(batch.into())),
-        follow_job_response::Event::Ended(ended) => Ok(JobEvent::Ended(ended.try_into()?)),
-    }
+        follow_job_response::Event::Batch(batch) => JobEvent::Batch(batch.into()),
+        follow_job_response::Event::Ended(ended) => JobEvent::Ended(ended.try_into()?),
+        _ => return Ok(None),
+    };
+    Ok(Some(event))
 }
 
 /// The record batches of an Arrow IPC stream.

@@ -2,7 +2,10 @@
 
 use tidemill_dstream::Diagnostics;
 use tidemill_rpc::convert;
+use tidemill_types::{BatchTime, JobId};
 use tonic::{Code, Status};
+
+use crate::summary::BatchFailure;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,6 +35,16 @@ pub enum Error {
         "the job and its attached files have {size} bytes, more than the {limit} that a submission may have; put large files where all executors can read them"
     )]
     TooLarge { size: usize, limit: usize },
+    /// A batch of the job failed, or the job as a whole.
+    #[error("job {job} failed{}: {message}", .batch.map(|batch| format!(" in batch {batch}")).unwrap_or_default())]
+    Failed {
+        job: JobId,
+        batch: Option<BatchTime>,
+        message: String,
+    },
+    /// The context is not in a state for that.
+    #[error("{0}")]
+    Lifecycle(String),
     /// The driver's answer means nothing to this version.
     #[error("the driver's answer is not understood: {reason}; do driver and client have the same version?")]
     Answer { reason: String },
@@ -57,6 +70,14 @@ impl Error {
                 Self::unreachable(address, reason(status))
             }
             code => Self::Remote { code, message },
+        }
+    }
+
+    pub(crate) fn failed(job: JobId, failure: &BatchFailure) -> Self {
+        Self::Failed {
+            job,
+            batch: Some(failure.time),
+            message: failure.error.clone(),
         }
     }
 

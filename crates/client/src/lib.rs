@@ -16,8 +16,9 @@
 //!     .reduce_by_key("word", [("count", "count(*)")]);
 //! counts.print();
 //! let driver = Client::connect("127.0.0.1:7077").await?;
-//! let submitted = driver.submit(&ctx.graph()?, &[], SubmitOptions::default()).await?;
-//! println!("job {}", submitted.job);
+//! let job = ctx.start(&driver, SubmitOptions::default()).await?;
+//! println!("job {}", job.id());
+//! ctx.await_termination().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -27,18 +28,22 @@ mod client;
 mod columns;
 mod error;
 mod files;
+mod handle;
 pub mod job_file;
+mod listener;
 mod sort_key;
 mod summary;
 
 pub use builder::{
-    Columns, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate, StreamingContext,
+    Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate, StreamingContext,
 };
 pub use client::{Client, JobEvents, MAX_MESSAGE_BYTES, SubmitOptions, Submitted};
 pub use error::{Error, Result};
 pub use files::{AttachedFile, attach_files, resolve_paths};
+pub use handle::JobHandle;
+pub use listener::{BatchInfo, ListenerEvent, ListenerEvents, OutputOperationInfo, ReceiverInfo, StreamInputInfo};
 pub use summary::{
-    BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent, JobState, JobSummary, PrintedBatch, ReceiverSummary,
-    StageSummary,
+    BatchFailure, BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent, JobState, JobSummary, PrintedBatch,
+    ReceiverSummary, RememberedBatch, StageSummary,
 };
 pub use tidemill_dstream as dstream;

@@ -67,6 +67,15 @@ pub struct JobSummary {
     pub submitted_ms: i64,
     /// Why the job failed.
     pub error: Option<String>,
+    /// The first batch that failed, also if the job went on.
+    pub first_failure: Option<BatchFailure>,
+}
+
+/// A batch that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchFailure {
+    pub time: BatchTime,
+    pub error: String,
 }
 
 /// The three times that say whether a job keeps up.
@@ -164,9 +173,17 @@ pub struct PrintedBatch {
     pub more: bool,
 }
 
+/// A batch of a remembered stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RememberedBatch {
+    pub time: BatchTime,
+    pub schema: SchemaRef,
+    pub rows: Vec<RecordBatch>,
+}
+
 // === From the wire ===
 
-fn some(text: String) -> Option<String> {
+pub(crate) fn some(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
@@ -211,6 +228,10 @@ impl TryFrom<control::JobSummary> for JobSummary {
             ),
             submitted_ms: job.submitted_ms,
             error: some(job.error),
+            first_failure: some(job.first_error).map(|error| BatchFailure {
+                time: BatchTime(job.first_failed_batch_ms),
+                error,
+            }),
         })
     }
 }

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::event::Event;
+use crate::listening::OutputStep;
 
 /// The first rows of a batch of a printed stream.
 #[derive(Clone, Debug)]
@@ -68,59 +69,97 @@ impl Committer {
     async fn commit(&self, request: CommitRequest) -> Result<(), TaskFailure> {
         let batch = request.batch;
         let mut tables = Vec::new();
+        // Tables are there when all of them are.
+        let mut begun_tables = Vec::new();
         for commit in request.outputs {
-            let Some(output) = self.outputs.iter().find(|output| output.id == commit.output) else {
+            let Some(position) = self.outputs.iter().position(|output| output.id == commit.output) else {
                 continue;
             };
-            match &output.kind {
-                OutputKind::Print { rows } => self.print(batch, output, *rows, &commit.parts)?,
-                OutputKind::Table { name, .. } => {
-                    if let Some((schema, rows)) = decode(&commit.parts)? {
-                        tables.push((name.clone(), schema, rows));
-                    }
+            self.tell(batch, position, OutputStep::Started);
+            let output = &self.outputs[position];
+            let done = self.output(batch, output, commit, &mut tables).await;
+            match (&done, &output.kind) {
+                (Ok(()), OutputKind::Table { .. }) => begun_tables.push(position),
+                (Ok(()), _) => self.tell(batch, position, OutputStep::Ended(None)),
+                (Err(failure), _) => {
+                    self.tell(batch, position, OutputStep::Ended(Some(failure.to_string())));
+                    return done;
                 }
-                OutputKind::Save(save) => {
-                    let save = save.clone();
-                    let files = staged(&commit.parts);
-                    let place = CommitPlace {
-                        job: self.job,
-                        output: output.id,
-                        batch,
-                        generation: self.generation,
-                    };
-                    let commit = tokio::task::spawn_blocking(move || commit_save(&save, &place, &files));
-                    let done = commit
-                        .await
-                        .map_err(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))?;
-                    done.map_err(|error| TaskFailure::new(error.kind(), format!("output save: {error}")))?;
-                }
-                OutputKind::Foreach {
-                    function,
-                    per: ForeachUnit::Batch,
-                } => {
-                    if let Some((schema, rows)) = decode(&commit.parts)? {
-                        let rows = ForeachBatch {
-                            job: self.name.clone(),
-                            batch_time: batch,
-                            partition: None,
-                            schema,
-                            rows,
-                        };
-                        let runtime = Handle::current();
-                        self.registry.foreach(&function.name, rows, &runtime).await?;
-                    }
-                }
-                // The tasks have called it.
-                OutputKind::Foreach {
-                    per: ForeachUnit::Partition,
-                    ..
-                } => {}
             }
         }
         if !tables.is_empty() {
             self.catalog.publish(&self.name, tables);
         }
+        for position in begun_tables {
+            self.tell(batch, position, OutputStep::Ended(None));
+        }
         Ok(())
+    }
+
+    /// Makes one output visible; of a table the rows are put aside.
+    async fn output(
+        &self,
+        batch: BatchTime,
+        output: &OutputPlan,
+        commit: OutputCommit,
+        tables: &mut Vec<(String, SchemaRef, Vec<RecordBatch>)>,
+    ) -> Result<(), TaskFailure> {
+        match &output.kind {
+            OutputKind::Print { rows } => self.print(batch, output, *rows, &commit.parts)?,
+            OutputKind::Table { name, .. } => {
+                if let Some((schema, rows)) = decode(&commit.parts)? {
+                    tables.push((name.clone(), schema, rows));
+                }
+            }
+            OutputKind::Save(save) => {
+                let save = save.clone();
+                let files = staged(&commit.parts);
+                let place = CommitPlace {
+                    job: self.job,
+                    output: output.id,
+                    batch,
+                    generation: self.generation,
+                };
+                let commit = tokio::task::spawn_blocking(move || commit_save(&save, &place, &files));
+                let done = commit
+                    .await
+                    .map_err(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))?;
+                done.map_err(|error| TaskFailure::new(error.kind(), format!("output save: {error}")))?;
+            }
+            OutputKind::Foreach {
+                function,
+                per: ForeachUnit::Batch,
+            } => {
+                if let Some((schema, rows)) = decode(&commit.parts)? {
+                    let rows = ForeachBatch {
+                        job: self.name.clone(),
+                        batch_time: batch,
+                        partition: None,
+                        schema,
+                        rows,
+                    };
+                    let runtime = Handle::current();
+                    self.registry.foreach(&function.name, rows, &runtime).await?;
+                }
+            }
+            // The tasks have called it.
+            OutputKind::Foreach {
+                per: ForeachUnit::Partition,
+                ..
+            } => {}
+        }
+        Ok(())
+    }
+
+    /// Tells listeners.
+    fn tell(&self, batch: BatchTime, output: usize, step: OutputStep) {
+        let job = self.job;
+        let _ = self.events.send(Event::Output {
+            job,
+            batch,
+            output,
+            step,
+        });
     }
 
     fn print(&self, batch: BatchTime, output: &OutputPlan, rows: u32, parts: &[OutputPart]) -> Result<(), TaskFailure> {

@@ -119,12 +119,28 @@ impl EventLoop {
 
     fn publish(&mut self, notice: Notice) {
         match notice {
-            Notice::JobRunning { job } => info!(%job, "job running"),
+            Notice::JobRunning { job } => {
+                info!(%job, "job running");
+                self.on_job_running(job);
+            }
             Notice::JobStopping { job } => info!(%job, "job stopping"),
             Notice::JobEnded { job, end } => self.on_job_ended(job, &end),
-            Notice::BatchSubmitted { job, batch } => debug!(%job, %batch, "batch submitted"),
-            Notice::BatchStarted { job, batch } => debug!(%job, %batch, "batch started"),
+            Notice::BatchSubmitted {
+                job,
+                batch,
+                due,
+                inputs,
+            } => {
+                debug!(%job, %batch, "batch submitted");
+                self.on_batch_submitted(job, batch, due, &inputs);
+            }
+            Notice::BatchStarted { job, batch } => {
+                debug!(%job, %batch, "batch started");
+                self.on_batch_started(job, batch);
+            }
             Notice::BatchCompleted { job, batch, stats } => {
+                self.ask_parked(job);
+                self.on_batch_ended(job, batch, Ok(&stats));
                 debug!(%job, %batch, rows = stats.input_rows, total_delay = ?stats.total_delay, "batch completed");
                 let limit = self.options.retained_batches;
                 if let Some(record) = self.jobs.get_mut(&job) {
@@ -135,8 +151,10 @@ impl EventLoop {
             }
             Notice::BatchFailed { job, batch, error } => {
                 error!(%job, %batch, error, "batch failed");
+                self.on_batch_ended(job, batch, Err(&error));
                 let limit = self.options.retained_batches;
                 if let Some(record) = self.jobs.get_mut(&job) {
+                    record.first_failure.get_or_insert_with(|| (batch, error.clone()));
                     let summary = summary::failed_batch(batch, &error);
                     record.remember_batch(summary.clone(), limit);
                     record.publish(follow_job_response::Event::Batch(summary));
@@ -174,6 +192,7 @@ impl EventLoop {
             JobEnd::Stopped => info!(%job, "job stopped"),
             JobEnd::Failed(error) => error!(%job, error, "job failed"),
         }
+        self.fail_reads_of_ended(job);
         let summary = self.job_summary(job);
         let generation = self.generation;
         if let (Some(record), Some(summary)) = (self.jobs.get_mut(&job), summary) {

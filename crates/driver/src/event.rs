@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
-use tidemill_engine::{CompiledJob, TableData};
+use tidemill_engine::{CompiledJob, SchemaRef, TableData};
 use tidemill_rpc::control;
 use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
-use tidemill_types::{ExecutorId, JobId};
+use tidemill_types::{BatchTime, ExecutorId, JobId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
 use crate::attached::AttachedFiles;
 use crate::committer::PrintedBatch;
+use crate::kept::KeptRelation;
+use crate::listening::OutputStep;
+use crate::reads::{KeptBatches, ReadReply, Target};
 use crate::tables::LoadedTable;
 
 #[derive(Debug)]
@@ -37,6 +40,13 @@ pub(crate) enum Event {
     Scheduler(tidemill_scheduler::Event),
     /// A committer made a print output visible.
     Printed { job: JobId, printed: PrintedBatch },
+    /// A committer begins with an output of a batch, or is done with it. By its position in the plan.
+    Output {
+        job: JobId,
+        batch: BatchTime,
+        output: usize,
+        step: OutputStep,
+    },
     /// A table's file has changed and was read again.
     TableReloaded { job: JobId, table: LoadedTable },
     /// The timer.
@@ -70,9 +80,25 @@ pub(crate) enum Control {
     Follow {
         job: String,
         history: bool,
+        listen: bool,
         reply: oneshot::Sender<Result<Following, Status>>,
     },
     Executors(oneshot::Sender<Vec<control::ExecutorSummary>>),
+    /// What SQL can ask for beside output tables.
+    Kept(oneshot::Sender<Vec<KeptRelation>>),
+    Read {
+        job: JobId,
+        target: Target,
+        reply: ReadReply,
+    },
+    /// The batches of a stream from one time to another, both included; with the stream's columns first.
+    Slice {
+        job: String,
+        stream: String,
+        from: BatchTime,
+        to: BatchTime,
+        reply: oneshot::Sender<Result<Slicing, Status>>,
+    },
 }
 
 /// A compiled job with all that it needs to run.
@@ -86,6 +112,13 @@ pub(crate) struct Submission {
     pub(crate) options: control::RunOptions,
     /// Files that came with the job; removed when it has ended.
     pub(crate) attached: Option<AttachedFiles>,
+}
+
+/// A slice that was asked for: the stream's columns, and where its batches come.
+#[derive(Debug)]
+pub(crate) struct Slicing {
+    pub(crate) columns: SchemaRef,
+    pub(crate) batches: oneshot::Receiver<Result<KeptBatches, Status>>,
 }
 
 /// What a follower gets: first what there is, then what comes.

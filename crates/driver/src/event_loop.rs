@@ -20,6 +20,7 @@ use crate::event::{Control, Event, Following};
 use crate::job::JobRecord;
 use crate::liveness::{Liveness, Loss};
 use crate::options::Options;
+use crate::reads::Reads;
 use crate::session::{Registration, Sessions};
 use crate::summary;
 use crate::tables::LoadedTable;
@@ -40,6 +41,7 @@ pub(crate) struct EventLoop {
     pub(crate) events: UnboundedSender<Event>,
     /// Submissions that wait for executors, and since when.
     pub(crate) waiting_for_slots: Vec<(i64, oneshot::Sender<u32>)>,
+    pub(crate) reads: Reads,
     pub(crate) timer: Timer,
 }
 
@@ -64,10 +66,15 @@ impl EventLoop {
             .iter()
             .map(|(since, _)| since.saturating_add(timeout))
             .min();
-        [self.scheduler.next_deadline(), self.liveness.next_deadline(), waiting]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.scheduler.next_deadline(),
+            self.liveness.next_deadline(),
+            self.reads.next_deadline(),
+            waiting,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn on(&mut self, event: Event) {
@@ -91,6 +98,12 @@ impl EventLoop {
             Event::Control(request) => self.on_control(request),
             Event::Scheduler(event) => self.schedule(event),
             Event::Printed { job, printed } => self.on_printed(job, printed),
+            Event::Output {
+                job,
+                batch,
+                output,
+                step,
+            } => self.on_output_step(job, batch, output, step),
             Event::TableReloaded { job, table } => self.on_table_reloaded(job, table),
             Event::Clock => {
                 self.timer.fired();
@@ -117,6 +130,7 @@ impl EventLoop {
             self.lose(executor, reason);
         }
         self.schedule(SchedulerEvent::Clock);
+        self.give_up_reads(now);
         self.answer_waiting_for_slots();
     }
 
@@ -166,6 +180,7 @@ impl EventLoop {
             return;
         }
         warn!(%executor, reason, "executor lost");
+        self.fail_reads_of_lost(executor, reason);
         self.send_peers();
         self.schedule(SchedulerEvent::ExecutorLost {
             executor,
@@ -228,6 +243,7 @@ impl EventLoop {
                 });
             }
             Report::ReceiverStatus(status) => self.on_receiver_status(executor, status),
+            Report::KeptRows(rows) => self.on_kept_rows(executor, rows),
             Report::DatasetsFetched(fetched) => self.schedule(SchedulerEvent::DatasetsFetched {
                 executor,
                 job: JobId(fetched.job),
@@ -240,6 +256,7 @@ impl EventLoop {
         let job = JobId(status.job);
         let receiver = ReceiverId(status.receiver);
         let state = status.state();
+        let mut changed = false;
         if let Some(record) = self
             .jobs
             .get_mut(&job)
@@ -249,9 +266,13 @@ impl EventLoop {
                 record.restarts += 1;
                 warn!(%job, %executor, stream = record.stream, reason = status.message, "receiver restarts");
             }
+            changed = record.state != state;
             record.state = state;
             record.message = status.message;
             record.malformed_rows = status.malformed_rows;
+        }
+        if changed {
+            self.on_receiver_change(job, receiver, executor);
         }
         if state == wire::ReceiverState::Stopped {
             self.schedule(SchedulerEvent::ReceiverStopped {
@@ -343,13 +364,27 @@ impl EventLoop {
                 };
                 drop(reply.send(result));
             }
-            Control::Follow { job, history, reply } => {
+            Control::Follow {
+                job,
+                history,
+                listen,
+                reply,
+            } => {
                 let result = match self.find(&job) {
-                    Some(id) => self.follow(id, history).ok_or_else(|| self.unknown_job(&job)),
+                    Some(id) => self.follow(id, history, listen).ok_or_else(|| self.unknown_job(&job)),
                     None => Err(self.unknown_job(&job)),
                 };
                 drop(reply.send(result));
             }
+            Control::Kept(reply) => drop(reply.send(self.kept_relations())),
+            Control::Read { job, target, reply } => self.read_kept(job, target, reply),
+            Control::Slice {
+                job,
+                stream,
+                from,
+                to,
+                reply,
+            } => self.slice(&job, &stream, (from, to), reply),
             Control::Executors(reply) => {
                 let views: BTreeMap<ExecutorId, _> = self.scheduler.executors().collect();
                 let receivers = |id: ExecutorId| {
@@ -382,7 +417,7 @@ impl EventLoop {
     }
 
     /// A job by number or name; of several with one name the newest.
-    fn find(&self, job: &str) -> Option<JobId> {
+    pub(crate) fn find(&self, job: &str) -> Option<JobId> {
         let by_number = job.parse().ok().map(JobId).filter(|id| self.jobs.contains_key(id));
         by_number.or_else(|| {
             self.jobs
@@ -393,7 +428,7 @@ impl EventLoop {
         })
     }
 
-    fn unknown_job(&self, job: &str) -> Status {
+    pub(crate) fn unknown_job(&self, job: &str) -> Status {
         let names: Vec<&str> = self.jobs.values().map(|record| record.graph.name.as_str()).collect();
         let hint = match tidemill_dstream::nearest(job, names.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
@@ -405,13 +440,18 @@ impl EventLoop {
 
     pub(crate) fn job_summary(&self, id: JobId) -> Option<control::JobSummary> {
         let record = self.jobs.get(&id)?;
-        record
-            .ended
-            .clone()
-            .or_else(|| self.scheduler.job(id).map(|view| summary::job(&view)))
+        if record.ended.is_some() {
+            return record.ended.clone();
+        }
+        let mut summary = summary::job(&self.scheduler.job(id)?);
+        if let Some((batch, error)) = &record.first_failure {
+            summary.first_failed_batch_ms = batch.0;
+            summary.first_error.clone_from(error);
+        }
+        Some(summary)
     }
 
-    fn follow(&self, id: JobId, history: bool) -> Option<Following> {
+    fn follow(&self, id: JobId, history: bool, listen: bool) -> Option<Following> {
         let record = self.jobs.get(&id)?;
         let event = |event| control::FollowJobResponse { event: Some(event) };
         let mut past: Vec<control::FollowJobResponse> = Vec::new();
@@ -423,6 +463,9 @@ impl EventLoop {
                     .cloned()
                     .map(|printed| event(follow_job_response::Event::Printed(printed))),
             );
+        }
+        if history && listen {
+            past.extend(record.told.iter().cloned());
         }
         if let Some(summary) = &record.ended {
             past.push(event(follow_job_response::Event::Ended(summary.clone())));

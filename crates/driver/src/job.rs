@@ -6,17 +6,20 @@ use std::sync::Arc;
 use tidemill_dstream::JobGraph;
 use tidemill_engine::CompiledJob;
 use tidemill_rpc::{control, driver as wire};
-use tidemill_types::ReceiverId;
+use tidemill_types::{BatchTime, ReceiverId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::allocator::Allocator;
 use crate::attached::AttachedFiles;
 use crate::committer::CommitRequest;
+use crate::listening::is_for_listeners;
 use crate::tables::LoadedTable;
 
+/// Events that a late listener still gets.
+pub(crate) const RETAINED_EVENTS: usize = 512;
 /// Events that a slow follower may lag behind before it loses some.
-pub(crate) const FOLLOW_CAPACITY: usize = 1024;
+pub(crate) const FOLLOW_CAPACITY: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct JobRecord {
@@ -30,9 +33,15 @@ pub(crate) struct JobRecord {
     /// Completed and failed batches, newest last.
     pub(crate) batches: VecDeque<control::BatchSummary>,
     pub(crate) printed: VecDeque<control::PrintedBatch>,
+    /// Listeners' events, newest last.
+    pub(crate) told: VecDeque<control::FollowJobResponse>,
     pub(crate) followers: broadcast::Sender<control::FollowJobResponse>,
     /// Gone when the job has ended.
     pub(crate) running: Option<Running>,
+    /// What listeners were told of batches that have not ended.
+    pub(crate) open_batches: BTreeMap<BatchTime, control::BatchInfo>,
+    /// The first batch that failed, and why.
+    pub(crate) first_failure: Option<(BatchTime, String)>,
     /// Its summary when it ended.
     pub(crate) ended: Option<control::JobSummary>,
 }
@@ -62,12 +71,22 @@ pub(crate) struct ReceiverRecord {
     pub(crate) message: String,
     pub(crate) restarts: u32,
     pub(crate) malformed_rows: u64,
+    /// When it was, in microseconds, and what.
+    pub(crate) last_error: Option<(i64, String)>,
 }
 
 impl JobRecord {
     /// Tells followers; nobody may be there.
-    pub(crate) fn publish(&self, event: control::follow_job_response::Event) {
-        let _ = self.followers.send(control::FollowJobResponse { event: Some(event) });
+    pub(crate) fn publish(&mut self, event: control::follow_job_response::Event) {
+        let keep = is_for_listeners(&event);
+        let event = control::FollowJobResponse { event: Some(event) };
+        if keep {
+            while self.told.len() >= RETAINED_EVENTS {
+                self.told.pop_front();
+            }
+            self.told.push_back(event.clone());
+        }
+        let _ = self.followers.send(event);
     }
 
     pub(crate) fn remember_batch(&mut self, summary: control::BatchSummary, limit: usize) {

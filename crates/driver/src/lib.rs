@@ -12,6 +12,8 @@
 //!   timer ───────────┘      ▲     scheduler  └─► committers ─┤
 //!                           └────────────────────────────────┘
 //! ```
+//! What executors keep is read through the loop too (`reads`): they have no inbound path from the driver.
+//!
 //! Failures: an executor's is the scheduler's business; a job's ends that job; a defect in the loop ends the process.
 
 mod allocator;
@@ -23,8 +25,11 @@ mod error;
 mod event;
 mod event_loop;
 mod job;
+mod kept;
+mod listening;
 mod liveness;
 mod options;
+mod reads;
 mod server;
 mod service;
 mod session;

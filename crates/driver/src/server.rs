@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::event_loop::EventLoop;
 use crate::liveness::Liveness;
 use crate::options::Options;
+use crate::reads::Reads;
 use crate::service::{AttachService, ControlHandler};
 use crate::session::Sessions;
 use crate::timer::Timer;
@@ -61,6 +62,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         catalog: catalog.clone(),
         events: events.clone(),
         waiting_for_slots: Vec::new(),
+        reads: Reads::default(),
         timer,
         options,
     };

@@ -1,6 +1,6 @@
 //! Taking a compiled job into the loop.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tidemill_connectors::{cleanup_staging, planner};
 use tidemill_dstream::{OutputKind, Source};
@@ -115,6 +115,7 @@ impl EventLoop {
                 .collect(),
             batches: VecDeque::new(),
             printed: VecDeque::new(),
+            told: VecDeque::new(),
             followers: broadcast::channel(FOLLOW_CAPACITY).0,
             running: Some(Running {
                 allocator,
@@ -122,6 +123,8 @@ impl EventLoop {
                 table_watch,
                 _attached: submission.attached,
             }),
+            open_batches: BTreeMap::new(),
+            first_failure: None,
             ended: None,
             graph: submission.graph,
             compiled: submission.compiled,
@@ -157,6 +160,7 @@ impl ReceiverRecord {
             message: String::new(),
             restarts: 0,
             malformed_rows: 0,
+            last_error: None,
         }
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn job(view: &JobView<'_>) -> control::JobSummary {
         failed_batches: view.failed_batches,
         submitted_ms: view.submitted / 1000,
         error,
+        ..control::JobSummary::default()
     }
 }
 

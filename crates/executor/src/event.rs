@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidemill_rpc::driver::attach_request::Event as Report;
-use tidemill_rpc::driver::{AttachRequest, AttachResponse, Registered};
+use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
 use tidemill_storage::ShuffleReady;
 use tidemill_types::{BlockId, Generation, JobId, TaskAttempt, TaskFailure};
 use tokio::sync::mpsc;
@@ -55,6 +55,8 @@ pub(crate) enum Event {
         stored: Vec<tidemill_storage::DatasetKey>,
         missing: Vec<tidemill_storage::DatasetKey>,
     },
+    /// A reader of what is kept here: a piece of an answer for the driver.
+    Kept { epoch: u64, rows: wire::KeptRows },
     /// The heartbeat timer.
     Heartbeat,
 }

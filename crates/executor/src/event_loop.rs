@@ -125,6 +125,11 @@ impl EventLoop {
                     self.on_datasets_fetched(job, &stored, &missing);
                 }
             }
+            Event::Kept { epoch, rows } => {
+                if epoch == self.epoch {
+                    self.report(Report::KeptRows(rows));
+                }
+            }
             Event::Heartbeat => self.send_heartbeat(),
         }
     }
@@ -279,6 +284,7 @@ impl EventLoop {
                 Ok(launch) => self.launch(launch),
                 Err(error) => error!(%error, "a launch message could not be read"),
             },
+            Command::ReadKept(read) => self.read_kept(read),
             Command::Resend(resend) => self.resend(resend),
             Command::FetchDatasets(fetch) => self.fetch_datasets(fetch),
             Command::CancelBatch(cancel) => {

@@ -27,6 +27,7 @@ mod exchange;
 mod fetch;
 mod installation;
 mod job;
+mod kept;
 mod launch;
 mod node;
 mod options;

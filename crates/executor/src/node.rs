@@ -105,6 +105,12 @@ impl Node {
         Arc::clone(&self.memories.entry((job, stage, partition)).or_default())
     }
 
+    /// The same if anything has been kept there.
+    pub(crate) fn find_memory(&self, job: JobId, stage: StageId, partition: u32) -> Option<Arc<TaskMemory>> {
+        let memory = self.memories.get(&(job, stage, partition))?;
+        Some(Arc::clone(&memory))
+    }
+
     /// Takes what a job's plan says of its exchanges.
     pub(crate) fn install(&self, job: &Arc<InstalledJob>) {
         use tidemill_dstream::plan::{SlotKind, StageOutput};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemill_client::Client;
+use tidemill_client::{Client, JobHandle, StreamingContext, SubmitOptions};
 use tidemill_config::Config;
 use tidemill_driver::Driver;
 pub use tidemill_engine::Registry;
@@ -134,6 +134,14 @@ impl LocalCluster {
         Ok(Client::connect(&self.address().to_string()).await?)
     }
 
+    /// Starts a context's job on this cluster.
+    ///
+    /// # Errors
+    /// As [`StreamingContext::start`].
+    pub async fn start_job(&self, context: &StreamingContext, options: SubmitOptions) -> Result<JobHandle, Error> {
+        Ok(context.start(&self.client().await?, options).await?)
+    }
+
     /// Stops the driver, then the executors.
     pub async fn stop(self) {
         let Self { driver, executors, .. } = self;
@@ -141,3 +149,7 @@ impl LocalCluster {
         drop(executors);
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/client.md")]
+struct ClientDocs;

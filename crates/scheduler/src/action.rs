@@ -157,9 +157,13 @@ pub enum Notice {
         job: JobId,
         end: JobEnd,
     },
+    /// The batch has its input.
     BatchSubmitted {
         job: JobId,
         batch: BatchTime,
+        /// When it was due, in microseconds since the epoch.
+        due: i64,
+        inputs: Vec<InputInfo>,
     },
     BatchStarted {
         job: JobId,
@@ -212,9 +216,21 @@ pub enum JobEnd {
     Failed(String),
 }
 
+/// What a batch has of one input stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputInfo {
+    pub stream: StreamId,
+    /// `None` while it is not known, and where tasks read several such streams at once.
+    pub rows: Option<u64>,
+    /// For people: its blocks or files.
+    pub description: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct BatchStats {
     pub input_rows: u64,
+    /// By stream.
+    pub inputs: Vec<InputInfo>,
     /// From the batch's time to its launch.
     pub scheduling_delay: Duration,
     /// From launch to commit.

@@ -13,7 +13,7 @@
 //! What belongs where: [`placement`] says who owns a partition and `job::owners` when that changes, `job::ticks` when a
 //! batch is due, `job::allocation` which blocks belong to it, `job::launch` what is sent for it, `job::report` what its
 //! tasks came to, `job::commit` how it ends, `job::loss` what a lost executor takes with it, `job::restore` how remembered
-//! partitions are made again.
+//! partitions are made again, `job::kept` where others can read what is kept.
 //!
 //! Whatever fails, a batch is committed once and in order, and what runs again is what was lost. An attempt has a number
 //! that its task never had before, so a report is of the current attempt or it is late. Nothing is waited for by the
@@ -27,9 +27,11 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, BatchStats, Expectation, JobEnd, Launch, Notice, OutputCommit, TaskInput, TaskLaunch};
+pub use action::{
+    Action, BatchStats, Expectation, InputInfo, JobEnd, Launch, Notice, OutputCommit, TaskInput, TaskLaunch,
+};
 pub use event::{
     DatasetPart, Event, JobSpec, OutputPart, OutputPayload, Pace, StoredBlock, StreamInput, TaskOutcome, TaskSuccess,
 };
-pub use job::{BatchState, BatchView, JobState, JobView, ReceiverView};
+pub use job::{BatchState, BatchView, Forgotten, JobState, JobView, ReceiverView, RememberedBatch, StateVersion};
 pub use scheduler::{ExecutorView, Options, Scheduler};

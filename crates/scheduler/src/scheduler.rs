@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidemill_types::{ExecutorId, JobId};
+use tidemill_types::{BatchTime, DatasetId, ExecutorId, JobId, StageId};
 
 use crate::action::Action;
 use crate::event::Event;
-use crate::job::{Job, JobView};
+use crate::job::{Forgotten, Job, JobView, RememberedBatch, StateVersion};
 use crate::placement::Capacity;
 
 /// Read-only settings of the scheduler.
@@ -157,6 +157,28 @@ impl Scheduler {
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobView<'_>> {
         self.jobs.get(&id).map(Job::view)
+    }
+
+    /// The version of a stage's state that the last completed batch left; `None` if there is none.
+    #[must_use]
+    pub fn state_version(&self, job: JobId, stage: StageId) -> Option<StateVersion> {
+        self.jobs.get(&job)?.state_version(stage)
+    }
+
+    /// The completed batches of a dataset that are remembered, oldest first: those from one time to another, both floored
+    /// to the dataset's slide and both included, or all.
+    ///
+    /// # Errors
+    /// The job does not remember that far back.
+    pub fn remembered(
+        &self,
+        job: JobId,
+        dataset: DatasetId,
+        range: Option<(BatchTime, BatchTime)>,
+    ) -> Result<Vec<RememberedBatch>, Forgotten> {
+        self.jobs
+            .get(&job)
+            .map_or_else(|| Ok(Vec::new()), |job| job.remembered(dataset, range))
     }
 
     /// The job of that name that has not ended.

@@ -37,7 +37,7 @@ fn name(names: &[Option<String>], node: usize) -> String {
 }
 
 /// The names of the places that become streams: their own, or `stream_1` and so on.
-fn names(job: &Job) -> Vec<Option<String>> {
+pub(super) fn names(job: &Job) -> Vec<Option<String>> {
     let mut continued = vec![0_usize; job.nodes.len()];
     let mut looked_at = vec![false; job.nodes.len()];
     for (node, _) in &job.outputs {

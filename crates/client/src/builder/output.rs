@@ -7,7 +7,8 @@ use crate::job_file::PRINT_ROWS;
 
 impl DStream {
     fn output(&self, kind: OutputKind) {
-        self.job.lock().outputs.push((self.node, kind));
+        let what = format!("output `{}`", kind.name());
+        self.job.lock().change(&what).outputs.push((self.node, kind));
     }
 
     /// Prints the first ten rows of each batch.

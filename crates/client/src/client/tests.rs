@@ -15,7 +15,7 @@ use tonic::Request;
 use tonic::transport::Server;
 
 use super::*;
-use crate::{JobState, StreamingContext};
+use crate::{ContextState, JobState, StreamingContext};
 
 /// Answers by the name of the job.
 struct Driver;
@@ -72,7 +72,8 @@ impl ControlService for Driver {
                 let bytes: usize = request.files.iter().map(|file| file.content.len()).sum();
                 let options = request.options.unwrap();
                 let warnings = vec![format!("{bytes} bytes, {:?} batches", options.batches)];
-                Ok(Response::new(control::SubmitJobResponse { job: 7, warnings }))
+                let job = if graph.name == "endless" { 8 } else { 7 };
+                Ok(Response::new(control::SubmitJobResponse { job, warnings }))
             }
         }
     }
@@ -101,6 +102,8 @@ impl ControlService for Driver {
         let state = match job.as_str() {
             "gone" => return Err(Status::not_found("no job `gone`")),
             "from-the-future" => control::JobState::Unspecified,
+            // What was submitted.
+            "7" | "8" => control::JobState::Running,
             _ => control::JobState::Failed,
         };
         let response = control::GetJobResponse {
@@ -156,7 +159,7 @@ impl ControlService for Driver {
             Event::Ended(job_summary(&job, control::JobState::Finished)),
         ];
         let events = tokio_stream::iter(events.map(|event| Ok(control::FollowJobResponse { event: Some(event) })));
-        if job == "endless" {
+        if job == "endless" || job == "8" {
             return Ok(Response::new(Box::pin(events.take(2).chain(tokio_stream::pending()))));
         }
         Ok(Response::new(Box::pin(events)))
@@ -172,6 +175,29 @@ impl ControlService for Driver {
             ..Default::default()
         }];
         Ok(Response::new(control::ListExecutorsResponse { executors }))
+    }
+
+    type SliceStreamStream = Answers<control::SliceStreamResponse>;
+
+    async fn slice_stream(
+        &self,
+        request: Request<control::SliceStreamRequest>,
+    ) -> Result<Response<Self::SliceStreamStream>, Status> {
+        let request = request.into_inner();
+        if request.stream != "tags" {
+            return Err(Status::out_of_range("not remembered"));
+        }
+        let ipc = ipc();
+        let (head, tail) = ipc.split_at(ipc.len() / 2);
+        let piece = |time: i64, ipc: &[u8]| {
+            Ok(control::SliceStreamResponse {
+                batch_time_ms: time,
+                ipc: ipc.to_vec().into(),
+            })
+        };
+        let (from, to) = (request.from_ms, request.to_ms);
+        let pieces = vec![piece(from, head), piece(from, tail), piece(to, &ipc)];
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
     }
 
     type QuerySqlStream = Answers<control::QuerySqlResponse>;
@@ -439,4 +465,96 @@ fn a_driver_that_dies_ends_what_follows_it_with_an_error() {
         assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
         assert!(matches!(client.jobs().await.unwrap_err(), Error::Unreachable { .. }));
     });
+}
+
+#[tokio::test]
+async fn a_slice_is_put_together_batch_by_batch() {
+    let client = client().await;
+    let batches = client
+        .slice("words", "tags", BatchTime(1000), BatchTime(2000))
+        .await
+        .unwrap();
+    let times: Vec<i64> = batches.iter().map(|batch| batch.time.0).collect();
+    assert_eq!(times, [1000, 2000]);
+    for batch in &batches {
+        assert_eq!((&batch.schema, &batch.rows), (&table().schema(), &vec![table()]));
+    }
+    let error = client
+        .slice("words", "other", BatchTime(1000), BatchTime(2000))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "not remembered");
+}
+
+#[tokio::test]
+async fn a_context_is_started_once_and_nothing_changes_after_it() {
+    let client = client().await;
+    let ctx = StreamingContext::new("words", Duration::from_secs(1));
+    let lines = ctx.queue_stream([vec!["a"]]);
+    lines.print();
+    assert_eq!(ctx.state(), ContextState::Initialized);
+    let error = ctx.await_termination().await.unwrap_err();
+    assert_eq!(error.to_string(), "the context was not started");
+    ctx.start(&client, SubmitOptions::default()).await.unwrap();
+    assert_eq!(ctx.state(), ContextState::Active);
+    let error = ctx.start(&client, SubmitOptions::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the context was started already");
+    assert!(ctx.await_termination_or_timeout(Duration::from_secs(60)).await.unwrap());
+    assert_eq!(ctx.state(), ContextState::Stopped);
+    let error = ctx.start(&client, SubmitOptions::default()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the context was stopped: build another one to start again"
+    );
+
+    lines.count().print();
+    ctx.partitions(2);
+    let Error::Rejected(faults) = ctx.await_termination().await.unwrap_err() else {
+        panic!("changes are faults");
+    };
+    let faults: Vec<&str> = faults.0.iter().map(|fault| fault.message.as_str()).collect();
+    assert_eq!(
+        faults,
+        ["`count`", "output `print`", "`partitions`"]
+            .map(|what| format!("{what} after the context was stopped: nothing can be added or changed then"))
+    );
+    assert!(ctx.graph().is_err());
+}
+
+#[tokio::test]
+async fn a_context_whose_start_failed_or_that_was_stopped_before_it_cannot_be_started() {
+    let client = client().await;
+    let nothing = StreamingContext::new("nothing", Duration::from_secs(1));
+    let error = nothing.start(&client, SubmitOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Rejected(_)), "{error}");
+    let stopped = StreamingContext::new("stopped", Duration::from_secs(1));
+    stopped.queue_stream([vec!["a"]]).print();
+    stopped.stop(true).await.unwrap();
+    stopped.stop(false).await.unwrap();
+    for ctx in [nothing, stopped] {
+        assert_eq!(ctx.state(), ContextState::Stopped);
+        assert!(ctx.await_termination_or_timeout(Duration::ZERO).await.unwrap());
+        let error = ctx.start(&client, SubmitOptions::default()).await.unwrap_err();
+        assert!(matches!(error, Error::Lifecycle(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_the_end_is_over_after_the_timeout() {
+    let client = client().await;
+    let ctx = StreamingContext::new("endless", Duration::from_secs(1));
+    ctx.queue_stream([vec!["a"]]).print();
+    let handle = ctx.start(&client, SubmitOptions::default()).await.unwrap();
+    assert!(
+        !handle
+            .await_termination_or_timeout(Duration::from_millis(1))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !ctx.await_termination_or_timeout(Duration::from_millis(1))
+            .await
+            .unwrap()
+    );
+    assert_eq!(ctx.state(), ContextState::Active);
 }

@@ -4,20 +4,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tidemill_connectors::{check_save, check_save_schema};
 use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, OutputKind};
-use tidemill_engine::{Catalog, CompileOptions, CompiledJob, Registry, compile, encode_ipc, explain};
+use tidemill_engine::{
+    Catalog, CompileOptions, CompiledJob, KeptTable, QueryError, Registry, compile, encode_ipc, explain,
+};
 use tidemill_rpc::control::control_service_server::ControlService;
 use tidemill_rpc::control::{self, follow_job_response};
 use tidemill_rpc::plan;
-use tidemill_types::Generation;
+use tidemill_types::{BatchTime, Generation};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::attached::{self, AttachedFiles};
 use crate::event::{Control, Event, Following, Submission};
+use crate::kept;
+use crate::listening::is_for_listeners;
 use crate::submission::{is_live, name_taken};
 use crate::tables;
 use crate::wire::refused;
@@ -38,11 +43,24 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl ControlHandler {
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        let stopping = || Status::unavailable("the driver is stopping");
         self.events
             .send(Event::Control(request(reply)))
             .map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// What jobs keep that a query can name, with the rows of what it does name.
+    async fn kept_of(&self, query: &str) -> Result<Vec<KeptTable>, Status> {
+        let relations = self.ask(Control::Kept).await?;
+        let mut tables: Vec<KeptTable> = relations.iter().map(|relation| relation.table.clone()).collect();
+        for named in self.catalog.named(query, &tables).map_err(query_status)? {
+            let (job, target) = (relations[named].job, relations[named].target.clone());
+            let batches = self.ask(|reply| Control::Read { job, target, reply }).await??;
+            let columns = Arc::clone(&tables[named].columns);
+            let rows = tokio::task::spawn_blocking(move || kept::rows(&columns, &batches)).await;
+            tables[named].rows = rows.map_err(|error| Status::internal(error.to_string()))??;
+        }
+        Ok(tables)
     }
 
     /// Decodes, validates and compiles a graph; attached files are written beside each other first.
@@ -114,6 +132,24 @@ impl ControlHandler {
             Err(error) => Err(Status::internal(format!("attached files could not be taken: {error}"))),
         }
     }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the driver is stopping")
+}
+
+fn query_status(error: QueryError) -> Status {
+    Status::invalid_argument(match error.hint {
+        Some(hint) => format!("{} ({hint})", error.message),
+        None => error.message,
+    })
+}
+
+/// Bytes in pieces that fit a message.
+fn pieces(ipc: Bytes) -> impl Iterator<Item = Bytes> {
+    (0..ipc.len())
+        .step_by(SQL_PIECE)
+        .map(move |at| ipc.slice(at..(at + SQL_PIECE).min(ipc.len())))
 }
 
 /// Partitions of a job that names none, at most.
@@ -259,13 +295,21 @@ impl ControlService for ControlHandler {
         &self,
         request: Request<control::FollowJobRequest>,
     ) -> Result<Response<Self::FollowJobStream>, Status> {
-        let control::FollowJobRequest { job, history } = request.into_inner();
-        let Following { history, events } = self.ask(|reply| Control::Follow { job, history, reply }).await??;
+        let control::FollowJobRequest { job, history, listen } = request.into_inner();
+        let Following { history, events } = self
+            .ask(|reply| Control::Follow {
+                job,
+                history,
+                listen,
+                reply,
+            })
+            .await??;
         let past = futures::stream::iter(history.into_iter().map(Ok));
-        let coming = futures::stream::unfold(events, |events| async move {
+        let coming = futures::stream::unfold(events, move |events| async move {
             let mut events = events?;
             loop {
                 match events.recv().await {
+                    Ok(event) if !listen && event.event.as_ref().is_some_and(is_for_listeners) => {}
                     Ok(event) => {
                         let last = matches!(event.event, Some(follow_job_response::Event::Ended(_)));
                         return Some((Ok(event), (!last).then_some(events)));
@@ -294,17 +338,51 @@ impl ControlService for ControlHandler {
         request: Request<control::QuerySqlRequest>,
     ) -> Result<Response<Self::QuerySqlStream>, Status> {
         let query = request.into_inner().query;
-        let (schema, batches) = self.catalog.query(&query).await.map_err(|error| {
-            Status::invalid_argument(match error.hint {
-                Some(hint) => format!("{} ({hint})", error.message),
-                None => error.message,
-            })
-        })?;
+        let kept = self.kept_of(&query).await?;
+        let (schema, batches) = self.catalog.query_with(&query, &kept).await.map_err(query_status)?;
         let ipc = encode_ipc(&schema, &batches).map_err(|error| Status::internal(error.to_string()))?;
-        let pieces = (0..ipc.len()).step_by(SQL_PIECE).map(move |at| {
-            let piece = ipc.slice(at..(at + SQL_PIECE).min(ipc.len()));
-            Ok(control::QuerySqlResponse { ipc: piece })
-        });
+        let pieces = pieces(ipc).map(|ipc| Ok(control::QuerySqlResponse { ipc }));
         Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    type SliceStreamStream = Items<control::SliceStreamResponse>;
+
+    async fn slice_stream(
+        &self,
+        request: Request<control::SliceStreamRequest>,
+    ) -> Result<Response<Self::SliceStreamStream>, Status> {
+        let request = request.into_inner();
+        let (from, to) = (BatchTime(request.from_ms), BatchTime(request.to_ms));
+        let (job, stream) = (request.job, request.stream);
+        let slicing = self
+            .ask(|reply| Control::Slice {
+                job,
+                stream,
+                from,
+                to,
+                reply,
+            })
+            .await??;
+        let batches = slicing.batches.await.map_err(|_| stopping())??;
+        // Each batch by itself: they are sent one after the other.
+        let columns = slicing.columns;
+        let responses = batches.into_iter().flat_map(move |batch| {
+            let time = batch.0;
+            let rows = kept::rows(&columns, &vec![batch]);
+            let ipc =
+                rows.and_then(|rows| encode_ipc(&columns, &rows).map_err(|error| Status::internal(error.to_string())));
+            let (ipc, error) = match ipc {
+                Ok(ipc) => (Some(ipc), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            let response = move |ipc| {
+                Ok(control::SliceStreamResponse {
+                    batch_time_ms: time.0,
+                    ipc,
+                })
+            };
+            ipc.into_iter().flat_map(pieces).map(response).chain(error)
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(responses))))
     }
 }

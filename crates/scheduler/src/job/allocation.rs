@@ -16,7 +16,7 @@ use tidemill_types::{BatchTime, ExecutorId, StreamId, TaskFailure};
 
 use super::batch::{Batch, BatchState};
 use super::{Job, JobState};
-use crate::action::Action;
+use crate::action::{Action, Notice};
 use crate::event::{StoredBlock, StreamInput};
 use crate::scheduler::Context;
 
@@ -49,8 +49,7 @@ impl Job {
                     index,
                 });
             } else {
-                batch.state = BatchState::Ready;
-                self.next_allocation = index + 1;
+                self.make_ready(cx, index);
             }
         }
         self.next_allocation > first
@@ -73,11 +72,25 @@ impl Job {
                 self.exhausted =
                     !inputs.is_empty() && inputs.iter().all(|input| input.exhausted) && self.spec.receivers.is_empty();
                 batch.inputs.add(inputs);
-                batch.state = BatchState::Ready;
-                self.next_allocation = index + 1;
+                self.make_ready(cx, index);
             }
             Err(failure) => self.fail_batch(cx, index, &failure.to_string()),
         }
+    }
+
+    /// The batch has all its input.
+    fn make_ready(&mut self, cx: &mut Context<'_>, index: i64) {
+        let Some(batch) = self.batches.get_mut(&index) else {
+            return;
+        };
+        batch.state = BatchState::Ready;
+        self.next_allocation = index + 1;
+        cx.act(Action::Publish(Notice::BatchSubmitted {
+            job: self.spec.id,
+            batch: batch.time,
+            due: batch.due,
+            inputs: batch.inputs.describe(),
+        }));
     }
 
     fn claim_blocks(&mut self, cx: &Context<'_>, time: BatchTime) -> Vec<StreamInput> {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_dstream::plan::JobPlan;
+use tidemill_dstream::plan::{JobPlan, SlotKind, SlotPlan};
 use tidemill_types::{Attempt, BatchTime, OutputId};
 
 use super::inputs::Inputs;
 use super::task::Tasks;
 use super::{graph, micros};
-use crate::action::BatchStats;
+use crate::action::{BatchStats, InputInfo};
 use crate::event::OutputPart;
 use crate::scheduler::Options;
 
@@ -135,10 +135,28 @@ impl Batch {
         })
     }
 
+    /// What it had of each stream. Rows that a source did not count are those that tasks counted, where they read no other
+    /// stream.
+    fn input_infos(&self, plan: &JobPlan) -> Vec<InputInfo> {
+        let mut infos = self.inputs.describe();
+        for info in infos.iter_mut().filter(|info| info.rows.is_none()) {
+            let reads = |slot: &SlotPlan| slot.kind == SlotKind::Source { stream: info.stream };
+            let reading = plan.stages.iter().find(|stage| stage.slots.iter().any(reads));
+            let alone = reading.filter(|stage| stage.slots.iter().all(reads));
+            info.rows = alone.map(|stage| {
+                let tasks = self.tasks.of_stage(stage.id);
+                let counted = tasks.map(|(_, task)| task.success().map_or(0, |success| success.input_rows));
+                counted.sum()
+            });
+        }
+        infos
+    }
+
     pub(crate) fn stats(&self, plan: &JobPlan, now: i64) -> BatchStats {
         let span = |from: i64, until: i64| Duration::from_micros(u64::try_from(until - from).unwrap_or(0));
         BatchStats {
             input_rows: self.input_rows(plan),
+            inputs: self.input_infos(plan),
             scheduling_delay: span(self.due, self.launched),
             processing_time: span(self.launched, now),
             total_delay: span(self.due, now),

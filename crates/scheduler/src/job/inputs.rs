@@ -3,13 +3,13 @@
 //! A block that only a lost executor held stays named until a task has to read it: a map that has sent its rows on
 //! does not need it any more. It is counted as lost when it is taken out, so once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::{SlotKind, StagePlan};
 use tidemill_types::{BlockId, ExecutorId, SlotId, StreamId};
 
-use crate::action::TaskInput;
+use crate::action::{InputInfo, TaskInput};
 use crate::event::StreamInput;
 
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,16 @@ impl Inputs {
     /// The rows of all streams, if every source said how many it has.
     pub(crate) fn rows(&self) -> Option<u64> {
         self.by_stream.values().map(|input| input.rows).sum()
+    }
+
+    /// What there is of each stream.
+    pub(crate) fn describe(&self) -> Vec<InputInfo> {
+        let info = |input: &StreamInput| InputInfo {
+            stream: input.stream,
+            rows: input.rows,
+            description: description(input.partitions.iter().flatten()),
+        };
+        self.by_stream.values().map(info).collect()
     }
 
     fn items(&self, stream: StreamId, partition: u32) -> &[InputItem] {
@@ -111,6 +121,58 @@ impl Inputs {
                 lose_blocks(input, read.partition as usize, &gone, losses);
             }
         }
+    }
+}
+
+/// Files that are named.
+const NAMED_FILES: usize = 5;
+
+/// Items in words: `2 blocks on executor 1`, `3 files: a.txt, b.txt, c.txt`.
+fn description<'a>(items: impl Iterator<Item = &'a InputItem>) -> String {
+    let mut files: BTreeSet<&str> = BTreeSet::new();
+    let mut holders: BTreeSet<ExecutorId> = BTreeSet::new();
+    let (mut blocks, mut lines, mut generated) = (0_usize, 0_usize, 0_u64);
+    for item in items {
+        match item {
+            InputItem::Block { id, .. } => {
+                blocks += 1;
+                holders.insert(id.executor);
+            }
+            InputItem::File(range) => drop(files.insert(&range.path)),
+            InputItem::Lines(some) => lines += some.len(),
+            InputItem::Generate { from, until } => generated += until.saturating_sub(*from),
+        }
+    }
+    let count = |n: u64, what: &str| match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    let mut parts = Vec::new();
+    if blocks > 0 {
+        let holders: Vec<String> = holders.iter().map(ExecutorId::to_string).collect();
+        parts.push(format!(
+            "{} on executor {}",
+            count(blocks as u64, "block"),
+            holders.join(", ")
+        ));
+    }
+    if !files.is_empty() {
+        let mut names: Vec<&str> = files.iter().copied().take(NAMED_FILES).collect();
+        if files.len() > NAMED_FILES {
+            names.push("...");
+        }
+        parts.push(format!("{}: {}", count(files.len() as u64, "file"), names.join(", ")));
+    }
+    if lines > 0 {
+        parts.push(count(lines as u64, "line"));
+    }
+    if generated > 0 {
+        parts.push(count(generated, "generated line"));
+    }
+    if parts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        parts.join(", ")
     }
 }
 

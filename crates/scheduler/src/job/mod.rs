@@ -7,6 +7,7 @@ mod graph;
 mod inputs;
 #[cfg(test)]
 mod invariants;
+mod kept;
 mod launch;
 mod loss;
 mod owners;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tidemill_types::{Attempt, BatchTime, BlockId, ExecutorId, RoutingVersion, StageId};
 
 pub use self::batch::BatchState;
+pub use self::kept::{Forgotten, RememberedBatch, StateVersion};
 pub use self::view::{BatchView, JobView, ReceiverView};
 
 use self::batch::{Batch, History, TableVersions};

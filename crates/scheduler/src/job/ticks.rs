@@ -66,10 +66,6 @@ impl Job {
             batch.rest = self.state == JobState::Stopping;
             self.batches.insert(self.next_index, batch);
             self.next_index += 1;
-            cx.act(Action::Publish(Notice::BatchSubmitted {
-                job: self.spec.id,
-                batch: time,
-            }));
         }
         self.next_index > first
     }
