@@ -13,6 +13,7 @@ mod listeners;
 mod native;
 mod operators;
 mod outputs;
+mod pressure;
 mod sockets;
 mod state;
 mod support;

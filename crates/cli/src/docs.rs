@@ -122,6 +122,7 @@ fn summary() -> JobSummary {
         submitted_ms: 0,
         error: None,
         first_failure: None,
+        sources_held: false,
     }
 }
 
@@ -141,6 +142,7 @@ fn detail() -> JobDetail {
         rows: 1,
         restarts: 0,
         malformed_rows: 0,
+        rate_limit: None,
         message: None,
     };
     let stage = StageSummary {

@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_dstream::{
-    Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator, OutputKind,
-    QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
+    BackPressure, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator,
+    OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
 };
 
 pub use aggregate::Reducer;
@@ -147,6 +147,22 @@ impl StreamingContext {
         self
     }
 
+    /// The weights of the controller that slows sources down to what can be processed, or none.
+    pub fn back_pressure(&self, back_pressure: Option<BackPressure>) -> &Self {
+        self.job.lock().change("`back_pressure`").options.back_pressure = back_pressure;
+        self
+    }
+
+    /// Due batches beyond which receivers stop reading until one is completed.
+    pub fn max_queued_batches(&self, batches: u32) -> &Self {
+        self.job
+            .lock()
+            .change("`max_queued_batches`")
+            .options
+            .max_queued_batches = batches;
+        self
+    }
+
     /// All settings at once.
     pub fn options(&self, options: JobOptions) -> &Self {
         self.job.lock().change("`options`").options = options;
@@ -177,6 +193,8 @@ impl StreamingContext {
             host: host.into(),
             port,
             block_interval: None,
+            max_rate: None,
+            initial_rate: None,
         }))
     }
 

@@ -69,6 +69,8 @@ pub struct JobSummary {
     pub error: Option<String>,
     /// The first batch that failed, also if the job went on.
     pub first_failure: Option<BatchFailure>,
+    /// So many batches are queued that receivers do not read.
+    pub sources_held: bool,
 }
 
 /// A batch that failed.
@@ -121,6 +123,8 @@ pub struct ReceiverSummary {
     pub restarts: u32,
     /// Lines that were repaired: not UTF-8, or cut.
     pub malformed_rows: u64,
+    /// Rows a second that back-pressure lets it read; `None`: as many as come.
+    pub rate_limit: Option<u64>,
     /// The last error.
     pub message: Option<String>,
 }
@@ -228,6 +232,7 @@ impl TryFrom<control::JobSummary> for JobSummary {
             ),
             submitted_ms: job.submitted_ms,
             error: some(job.error),
+            sources_held: job.sources_held,
             first_failure: some(job.first_error).map(|error| BatchFailure {
                 time: BatchTime(job.first_failed_batch_ms),
                 error,
@@ -282,6 +287,7 @@ impl From<control::ReceiverSummary> for ReceiverSummary {
             rows: receiver.rows,
             restarts: receiver.restarts,
             malformed_rows: receiver.malformed_rows,
+            rate_limit: receiver.rate_limit,
             message: some(receiver.message),
         }
     }

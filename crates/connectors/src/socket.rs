@@ -11,6 +11,7 @@
 //!   on a helper thread if the block is large, so that an executor's heartbeat does not wait for it.
 //! - At each batch border what has arrived is cut, stored, and the border is reported, whatever the connection is doing
 //!   and also if nothing came. Borders are cumulative: a receiver that was held up reports only the latest one.
+//! - What is read is kept to a rate, by pauses, if the driver says so.
 //! - While a block is being stored nothing is read. That is the back-pressure: the socket's buffers fill, and the
 //!   sender waits.
 //!
@@ -23,6 +24,7 @@
 mod backoff;
 mod cutter;
 mod outside;
+mod pace;
 mod receiver;
 
 use std::future::Future;
@@ -73,6 +75,8 @@ pub struct ReceiverOptions {
     /// Of the jitter in the pauses between attempts to connect.
     pub seed: u64,
     pub counters: Arc<ReadCounters>,
+    /// Lines a second that may be read, as they change: none at all for 0, as many as come for `None`.
+    pub rate: Option<watch::Receiver<Option<u64>>>,
 }
 
 impl ReceiverOptions {
@@ -87,6 +91,7 @@ impl ReceiverOptions {
             max_line_bytes: DEFAULT_MAX_LINE_BYTES,
             seed: 0,
             counters: Arc::default(),
+            rate: None,
         }
     }
 }

@@ -68,14 +68,31 @@ impl EventLoop {
                 receiver,
                 stream,
                 session,
+                rate,
             } => {
                 let run = wire::RunReceiver {
                     job: job.0,
                     receiver: receiver.0,
                     stream: stream.0,
                     session,
+                    rate,
                 };
                 self.sessions.send(executor, Command::RunReceiver(run));
+            }
+            Action::SetRate {
+                executor,
+                job,
+                receiver,
+                session,
+                rate,
+            } => {
+                let set = wire::SetReceiverRate {
+                    job: job.0,
+                    receiver: receiver.0,
+                    session,
+                    rate,
+                };
+                self.sessions.send(executor, Command::SetReceiverRate(set));
             }
             Action::StopReceiver {
                 executor,
@@ -174,6 +191,10 @@ impl EventLoop {
                 rows,
                 blocks,
             } => error!(%job, %executor, rows, blocks, "received rows were only on the lost executor and are gone"),
+            Notice::SourcesHeld { job, held: true } => {
+                warn!(%job, "too many batches are queued: receivers stop reading until the job catches up");
+            }
+            Notice::SourcesHeld { job, held: false } => info!(%job, "the job has caught up: receivers read again"),
             Notice::Restoring { job, batch, partitions } => {
                 info!(%job, %batch, partitions, "making remembered partitions again");
             }

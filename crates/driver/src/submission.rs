@@ -84,6 +84,8 @@ impl EventLoop {
             max_attempts: submission.graph.options.max_attempts,
             concurrent_batches: submission.graph.options.concurrent_batches,
             on_batch_failure: submission.graph.options.on_batch_failure,
+            back_pressure: submission.graph.options.back_pressure,
+            max_queued_batches: submission.graph.options.max_queued_batches,
             pace: if no_wait { Pace::NoWait } else { Pace::Clock },
             max_batches: submission.options.batches,
             ends_with_input: no_wait || submission.graph.is_bounded(),

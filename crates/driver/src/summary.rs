@@ -40,6 +40,7 @@ pub(crate) fn job(view: &JobView<'_>) -> control::JobSummary {
         failed_batches: view.failed_batches,
         submitted_ms: view.submitted / 1000,
         error,
+        sources_held: view.held,
         ..control::JobSummary::default()
     }
 }
@@ -106,6 +107,7 @@ pub(crate) fn job_detail(
             restarts: receiver.restarts,
             message: receiver.message.clone(),
             malformed_rows: receiver.malformed_rows,
+            rate_limit: placed.and_then(|placed| placed.rate),
         }
     });
     let stages = record.compiled.plan.stages.iter().map(|stage| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{NativeCall, Step};
+use crate::{BackPressure, NativeCall, Step};
 
 /// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
 /// are equal whatever their files looked like.
@@ -43,6 +43,10 @@ pub struct JobOptions {
     pub on_batch_failure: FailurePolicy,
     /// How long every named stream's batches are remembered for `slice` and SQL, beyond what its windows need.
     pub remember: Option<Duration>,
+    /// `None`: sources are read as fast as they send, as long as there is memory.
+    pub back_pressure: Option<BackPressure>,
+    /// Due batches beyond which no further one is made, and receivers stop reading, until one is completed.
+    pub max_queued_batches: u32,
 }
 
 impl Default for JobOptions {
@@ -54,6 +58,8 @@ impl Default for JobOptions {
             concurrent_batches: 1,
             on_batch_failure: FailurePolicy::Stop,
             remember: None,
+            back_pressure: Some(BackPressure::default()),
+            max_queued_batches: 100,
         }
     }
 }
@@ -139,6 +145,10 @@ pub struct SocketTextSource {
     pub port: u16,
     /// How often a block is cut; `None`: the smaller of 200 ms and the batch interval.
     pub block_interval: Option<Duration>,
+    /// Lines a second that are read at most; `None`: what back-pressure allows.
+    pub max_rate: Option<u64>,
+    /// The same until the first batch is completed.
+    pub initial_rate: Option<u64>,
 }
 
 /// A bounded source: the lines of one file, or of the files that a glob matches, in the order of their names.

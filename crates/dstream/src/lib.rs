@@ -14,6 +14,7 @@ mod graph;
 mod input;
 mod operator;
 pub mod plan;
+mod pressure;
 mod template;
 mod validate;
 
@@ -28,5 +29,6 @@ pub use operator::{
     Function, JoinKey, JoinKind, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey, StateFunction,
     Step, UpdateStateByKey,
 };
+pub use pressure::BackPressure;
 pub use template::{Piece, Template};
 pub use validate::{Consumer, consumers};

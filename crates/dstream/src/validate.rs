@@ -233,6 +233,28 @@ fn job(graph: &JobGraph, faults: &mut Faults) {
         Some(options.concurrent_batches.into()),
     );
     faults.whole_millis(nowhere, "remember".to_owned(), options.remember);
+    faults.not_zero(
+        nowhere,
+        "max_queued_batches".to_owned(),
+        Some(options.max_queued_batches.into()),
+    );
+    if let Some(pressure) = &options.back_pressure {
+        for (key, value, least) in [
+            ("proportional", pressure.proportional, f64::MIN_POSITIVE),
+            ("integral", pressure.integral, 0.0),
+            ("derived", pressure.derived, 0.0),
+            ("min_rate", pressure.min_rate, f64::MIN_POSITIVE),
+        ] {
+            if !value.is_finite() || value < least {
+                let bound = if least > 0.0 { "above 0" } else { "0 or more" };
+                faults.add(
+                    nowhere,
+                    format!("back_pressure.{key}"),
+                    format!("{value} is not {bound}"),
+                );
+            }
+        }
+    }
 }
 
 fn tables(graph: &JobGraph, faults: &mut Faults) {

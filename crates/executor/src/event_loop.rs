@@ -300,6 +300,10 @@ impl EventLoop {
                 );
             }
             Command::RunReceiver(run) => self.run_receiver(run),
+            Command::SetReceiverRate(set) => {
+                let (job, receiver) = (JobId(set.job), ReceiverId(set.receiver));
+                self.receivers.set_rate(job, receiver, set.session, set.rate);
+            }
             Command::StopReceiver(stop) => {
                 self.receivers
                     .stop(JobId(stop.job), ReceiverId(stop.receiver), stop.session);

@@ -124,6 +124,7 @@ impl EventLoop {
             job: job.id,
             receiver: ReceiverId(run.receiver),
             session: run.session,
+            rate: run.rate,
             source: source.clone(),
             interval: job.plan.batch_interval,
             max_block_bytes: self.options.max_block_bytes,

@@ -25,6 +25,7 @@ use crate::node::Node;
 struct Running {
     session: u32,
     stop: watch::Sender<bool>,
+    rate: watch::Sender<Option<u64>>,
     task: AbortHandle,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) job: JobId,
     pub(crate) receiver: ReceiverId,
     pub(crate) session: u32,
+    /// Rows a second that may be read.
+    pub(crate) rate: Option<u64>,
     pub(crate) source: Source,
     pub(crate) interval: Duration,
     pub(crate) max_block_bytes: usize,
@@ -57,6 +60,8 @@ impl Receivers {
         options.max_line_bytes = start.max_line_bytes;
         options.counters = Arc::clone(&counters);
         options.seed = u64::from(start.job.0) << 32 | u64::from(start.session);
+        let (rate, limit) = watch::channel(start.rate);
+        options.rate = Some(limit);
         let interval = start.interval;
         let (stop, stopped) = watch::channel(false);
         let mut sink = Sink {
@@ -83,6 +88,7 @@ impl Receivers {
         let running = Running {
             session: start.session,
             stop,
+            rate,
             task: task.abort_handle(),
         };
         if let Some(old) = self.running.insert((start.job, start.receiver), running) {
@@ -98,6 +104,13 @@ impl Receivers {
             .filter(|running| running.session == session)
         {
             let _ = running.stop.send(true);
+        }
+    }
+
+    pub(crate) fn set_rate(&mut self, job: JobId, receiver: ReceiverId, session: u32, rate: Option<u64>) {
+        let running = self.running.get(&(job, receiver));
+        if let Some(running) = running.filter(|running| running.session == session) {
+            running.rate.send_replace(rate);
         }
     }
 

@@ -62,6 +62,16 @@ pub enum Action {
         receiver: ReceiverId,
         stream: StreamId,
         session: u32,
+        /// As in [`Action::SetRate`].
+        rate: Option<u64>,
+    },
+    /// Read at most so many rows a second from now on; none at all for 0, as many as come for `None`.
+    SetRate {
+        executor: ExecutorId,
+        job: JobId,
+        receiver: ReceiverId,
+        session: u32,
+        rate: Option<u64>,
     },
     StopReceiver {
         executor: ExecutorId,
@@ -186,6 +196,12 @@ pub enum Notice {
         partition: u32,
         executor: ExecutorId,
         error: String,
+    },
+    /// Batches are queued up to the bound: receivers stop reading, and none becomes due until one is completed. Or it is
+    /// over.
+    SourcesHeld {
+        job: JobId,
+        held: bool,
     },
     /// Received records that only a lost executor had.
     RowsLost {

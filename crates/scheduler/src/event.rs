@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill_dstream::plan::JobPlan;
-use tidemill_dstream::{FailurePolicy, InputItem};
+use tidemill_dstream::{BackPressure, FailurePolicy, InputItem};
 use tidemill_types::{
     Attempt, BatchTime, BlockId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId, StageId, StreamId, TaskFailure,
 };
@@ -80,6 +80,9 @@ pub struct JobSpec {
     pub max_attempts: u32,
     pub concurrent_batches: u32,
     pub on_batch_failure: FailurePolicy,
+    pub back_pressure: Option<BackPressure>,
+    /// Unfinished batches beyond which none becomes due and receivers stop reading.
+    pub max_queued_batches: u32,
     pub pace: Pace,
     /// End after this many batches.
     pub max_batches: Option<u64>,

@@ -29,6 +29,7 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
             "rows": receiver.rows,
             "restarts": receiver.restarts,
             "malformed_rows": receiver.malformed_rows,
+            "rate_limit": receiver.rate_limit,
             "message": receiver.message,
         })
     });
@@ -120,6 +121,7 @@ fn summary_value(job: &JobSummary) -> Value {
         "delays": delays(&job.delays),
         "submitted_ms": job.submitted_ms,
         "error": job.error,
+        "sources_held": job.sources_held,
     })
 }
 

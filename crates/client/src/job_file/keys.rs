@@ -10,13 +10,16 @@ pub(super) const JOB: &[&str] = &[
     "concurrent_batches",
     "on_batch_failure",
     "remember",
+    "back_pressure",
+    "max_queued_batches",
     "tables",
     "streams",
     "outputs",
 ];
 pub(super) const TABLE: &[&str] = &["file", "format", "reload"];
 pub(super) const STREAM: &[&str] = &["source", "from", "steps"];
-pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval"];
+pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval", "max_rate", "initial_rate"];
+pub(super) const BACK_PRESSURE: &[&str] = &["proportional", "integral", "derived", "min_rate"];
 pub(super) const TEXT_FILE: &[&str] = &["path", "batch_lines"];
 pub(super) const TEXT_FILES: &[&str] = &["dir", "new_files_only", "remember", "files_per_batch"];
 pub(super) const QUEUE: &[&str] = &["files", "lines"];
@@ -54,6 +57,7 @@ pub(super) const MAP_WITH_STATE: &[&str] = &["key", "values", "state", "emit", "
 /// The sections of a job file with their keys: the job's own ones, then those of each part, source and output.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("The job", JOB),
+    ("Back-pressure", BACK_PRESSURE),
     ("Tables", TABLE),
     ("Streams", STREAM),
     ("socket_text", SOCKET_TEXT),

@@ -21,10 +21,11 @@ mod write;
 mod yaml;
 
 use tidemill_dstream::{
-    Diagnostic, Diagnostics, FailurePolicy, JobGraph, JobOptions, Line, StreamDef, StreamInput, TableDef, TableFormat,
+    BackPressure, Diagnostic, Diagnostics, FailurePolicy, JobGraph, JobOptions, Line, StreamDef, StreamInput, TableDef,
+    TableFormat,
 };
 
-use document::{Entry, Node};
+use document::{Data, Entry, Node};
 pub use keys::{KEYS, STEP_KEYS};
 pub(crate) use outputs::PRINT_ROWS;
 use reader::{Reader, join};
@@ -95,6 +96,8 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
         reader.choice(node, path, "policy", POLICIES)
     });
     let remember = reader.optional(&settings, "remember", Reader::duration);
+    let back_pressure = reader.optional(&settings, "back_pressure", back_pressure);
+    let max_queued_batches = reader.optional(&settings, "max_queued_batches", number);
     let tables = match settings.get("tables") {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
@@ -118,11 +121,40 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             concurrent_batches: concurrent_batches?.unwrap_or(defaults.concurrent_batches),
             on_batch_failure: policy?.unwrap_or(defaults.on_batch_failure),
             remember: remember?,
+            back_pressure: back_pressure?.unwrap_or(defaults.back_pressure),
+            max_queued_batches: max_queued_batches?.unwrap_or(defaults.max_queued_batches),
         },
         tables: tables?,
         streams: streams?,
         outputs: outputs?,
     })
+}
+
+/// `false`, `true`, or the weights of the controller.
+fn back_pressure(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Option<BackPressure>> {
+    let defaults = BackPressure::default();
+    if matches!(node.data, Data::Scalar(_)) {
+        return Some(reader.boolean(node, path)?.then_some(defaults));
+    }
+    let settings = reader.settings(node, path, keys::BACK_PRESSURE)?;
+    let mut weight = |key, default| {
+        let weight = reader.optional(&settings, key, Reader::decimal)?;
+        Some(weight.unwrap_or(default))
+    };
+    let (proportional, integral) = (
+        weight("proportional", defaults.proportional),
+        weight("integral", defaults.integral),
+    );
+    let (derived, min_rate) = (
+        weight("derived", defaults.derived),
+        weight("min_rate", defaults.min_rate),
+    );
+    Some(Some(BackPressure {
+        proportional: proportional?,
+        integral: integral?,
+        derived: derived?,
+        min_rate: min_rate?,
+    }))
 }
 
 /// A mapping from names to definitions.

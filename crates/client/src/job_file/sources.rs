@@ -35,10 +35,15 @@ fn socket_text(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Sourc
         .required(&settings, "port")
         .and_then(|node| reader.number(node, &settings.at("port"), u16::MAX));
     let block_interval = reader.optional(&settings, "block_interval", Reader::duration);
+    let rate = |reader: &mut Reader<'_>, node: &Node, path: &str| reader.number(node, path, u64::MAX);
+    let max_rate = reader.optional(&settings, "max_rate", rate);
+    let initial_rate = reader.optional(&settings, "initial_rate", rate);
     Some(Source::SocketText(SocketTextSource {
         host: host?,
         port: port?,
         block_interval: block_interval?,
+        max_rate: max_rate?,
+        initial_rate: initial_rate?,
     }))
 }
 

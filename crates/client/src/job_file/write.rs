@@ -73,6 +73,11 @@ fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
             options.concurrent_batches,
             defaults.concurrent_batches,
         ),
+        (
+            "max_queued_batches",
+            options.max_queued_batches,
+            defaults.max_queued_batches,
+        ),
     ] {
         if value != default {
             entries.push((key, Value::word(value)));
@@ -82,6 +87,17 @@ fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
         entries.push(("on_batch_failure", word(POLICIES, &options.on_batch_failure)));
     }
     entries.extend(options.remember.map(|remember| ("remember", duration(remember))));
+    if options.back_pressure != defaults.back_pressure {
+        let pressure = options.back_pressure.map(|pressure| {
+            Value::map([
+                ("proportional", Value::word(pressure.proportional)),
+                ("integral", Value::word(pressure.integral)),
+                ("derived", Value::word(pressure.derived)),
+                ("min_rate", Value::word(pressure.min_rate)),
+            ])
+        });
+        entries.push(("back_pressure", pressure.unwrap_or_else(|| Value::word(false))));
+    }
 }
 
 fn table(table: &TableDef) -> Value {
@@ -113,6 +129,8 @@ fn source(source: &Source) -> Value {
                     .block_interval
                     .map(|interval| ("block_interval", duration(interval))),
             );
+            entries.extend(socket.max_rate.map(|rate| ("max_rate", Value::word(rate))));
+            entries.extend(socket.initial_rate.map(|rate| ("initial_rate", Value::word(rate))));
             Value::map(entries)
         }
         Source::TextFile(file) => {

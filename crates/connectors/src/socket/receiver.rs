@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::backoff::{self, Backoff};
 use super::cutter::Cutter;
 use super::outside::Outside;
+use super::pace::Pace;
 use super::{BlockSink, ReceiverEvent, ReceiverOptions};
 use crate::Error;
 
@@ -19,6 +20,7 @@ pub(super) struct Receiver<'a, O, S> {
     stop: watch::Receiver<bool>,
     cutter: Cutter<'a, S>,
     backoff: Backoff,
+    pace: Pace,
 }
 
 /// How a wait for the source ended.
@@ -46,6 +48,7 @@ impl<'a, O: Outside, S: BlockSink> Receiver<'a, O, S> {
             outside,
             stop,
             backoff: Backoff::new(options.seed),
+            pace: Pace::new(options.rate.clone(), options.clock.clone()),
             cutter: Cutter::new(block_interval, options, sink),
         }
     }
@@ -114,14 +117,21 @@ impl<'a, O: Outside, S: BlockSink> Receiver<'a, O, S> {
             }
             let wait = self.cutter.schedule.wait();
             let from = self.cutter.buffer.len();
-            let mut free = self.cutter.buffer.bytes_mut().limit(room);
+            let (readable, pause) = match self.pace.allows(room) {
+                Ok(bytes) => (bytes, None),
+                Err(pause) => (0, Some(pause)),
+            };
+            let mut free = self.cutter.buffer.bytes_mut().limit(readable);
             // Neither is preferred: a receiver that can hardly keep up with its borders still reads.
             tokio::select! {
                 () = stopped(&mut self.stop) => break End::Stop,
                 () = self.outside.sleep(wait) => self.cutter.on_time().await?,
-                read = stream.read_buf(&mut free) => match read {
+                () = self.pace.changed() => {}
+                () = self.outside.sleep(pause.unwrap_or_default()), if pause.is_some_and(|pause| pause < wait) => {}
+                read = stream.read_buf(&mut free), if pause.is_none() => match read {
                     Ok(0) => break End::Closed,
                     Ok(_) => {
+                        self.pace.read(&self.cutter.buffer.bytes_mut()[from..]);
                         self.cutter.buffer.appended(from);
                         // A server that accepts and closes at once has not succeeded.
                         self.backoff.succeeded();

@@ -48,6 +48,8 @@ impl Running {
             host: "127.0.0.1".into(),
             port,
             block_interval: None,
+            max_rate: None,
+            initial_rate: None,
         };
         let options = ReceiverOptions::new(Duration::from_millis(20), BatchTime(0));
         let counters = Arc::clone(&options.counters);

@@ -45,6 +45,8 @@ fn a_source_with_a_receiver_has_no_planner() {
         host: "127.0.0.1".into(),
         port: 1,
         block_interval: None,
+        max_rate: None,
+        initial_rate: None,
     });
     assert!(planner(&source, BatchTime(0)).unwrap().is_none());
 }

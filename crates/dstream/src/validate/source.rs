@@ -15,6 +15,8 @@ pub(super) fn check(source: &Source, line: Line, stream: &str, faults: &mut Faul
                 faults.add(line, path("port"), "0 is not a port to connect to");
             }
             faults.whole_millis(line, path("block_interval"), socket.block_interval);
+            faults.not_zero(line, path("max_rate"), socket.max_rate);
+            faults.not_zero(line, path("initial_rate"), socket.initial_rate);
         }
         Source::TextFile(file) => {
             faults.not_empty(line, path("path"), "the path", &file.path);

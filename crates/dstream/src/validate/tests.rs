@@ -447,6 +447,8 @@ fn sources_need_their_settings() {
             host: " ".into(),
             port: 0,
             block_interval: Some(Duration::ZERO),
+            max_rate: None,
+            initial_rate: None,
         }),
         Source::TextFile(TextFileSource {
             path: String::new(),

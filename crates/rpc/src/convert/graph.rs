@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidemill_dstream::{
-    Compression, FailurePolicy, FileFormat, ForeachUnit, JobGraph, JobOptions, Line, OutputDef, OutputKind, SaveOutput,
-    StreamDef, StreamInput, TableDef, TableFormat,
+    BackPressure, Compression, FailurePolicy, FileFormat, ForeachUnit, JobGraph, JobOptions, Line, OutputDef,
+    OutputKind, SaveOutput, StreamDef, StreamInput, TableDef, TableFormat,
 };
 
 use super::function::call;
@@ -57,6 +57,8 @@ impl From<&JobOptions> for plan::JobOptions {
             concurrent_batches: options.concurrent_batches,
             on_batch_failure: policy.into(),
             remember_ms: options.remember.map(to_millis),
+            back_pressure: options.back_pressure.as_ref().map(Into::into),
+            max_queued_batches: options.max_queued_batches,
         }
     }
 }
@@ -78,7 +80,31 @@ impl TryFrom<plan::JobOptions> for JobOptions {
                 }
             },
             remember: options.remember_ms.map(Duration::from_millis),
+            back_pressure: options.back_pressure.map(Into::into),
+            max_queued_batches: options.max_queued_batches,
         })
+    }
+}
+
+impl From<&BackPressure> for plan::BackPressure {
+    fn from(pressure: &BackPressure) -> Self {
+        Self {
+            proportional: pressure.proportional,
+            integral: pressure.integral,
+            derived: pressure.derived,
+            min_rate: pressure.min_rate,
+        }
+    }
+}
+
+impl From<plan::BackPressure> for BackPressure {
+    fn from(pressure: plan::BackPressure) -> Self {
+        Self {
+            proportional: pressure.proportional,
+            integral: pressure.integral,
+            derived: pressure.derived,
+            min_rate: pressure.min_rate,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ impl From<&Source> for plan::Source {
                 host: socket.host.clone(),
                 port: socket.port.into(),
                 block_interval_ms: socket.block_interval.map(to_millis),
+                max_rate: socket.max_rate,
+                initial_rate: socket.initial_rate,
             }),
             Source::TextFile(file) => Wire::TextFile(plan::TextFile {
                 path: file.path.clone(),
@@ -47,6 +49,8 @@ impl TryFrom<plan::Source> for Source {
                 port: u16::try_from(socket.port)
                     .map_err(|_| Error::new("socket_text.port", format!("{} is not a port", socket.port)))?,
                 block_interval: socket.block_interval_ms.map(Duration::from_millis),
+                max_rate: socket.max_rate,
+                initial_rate: socket.initial_rate,
             }),
             Wire::TextFile(file) => Self::TextFile(TextFileSource {
                 path: file.path,

@@ -9,9 +9,9 @@ use tidemill_dstream::plan::{
     StreamPlan,
 };
 use tidemill_dstream::{
-    Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, ForeachUnit, Function,
-    GenerateSource, InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
-    Reduction, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat,
+    BackPressure, Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, ForeachUnit,
+    Function, GenerateSource, InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind,
+    QueueItem, Reduction, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat,
     TextFileSource, TextFilesSource,
 };
 use tidemill_types::{
@@ -56,13 +56,15 @@ fn source() -> impl Strategy<Value = Source> {
         vec(text(), 0..3).prop_map(QueueItem::Lines)
     ];
     prop_oneof![
-        (text(), any::<u16>(), option::of(duration())).prop_map(|(host, port, block_interval)| Source::SocketText(
-            SocketTextSource {
+        (text(), any::<u16>(), option::of(duration()), any::<[Option<u64>; 2]>()).prop_map(
+            |(host, port, block_interval, [max_rate, initial_rate])| Source::SocketText(SocketTextSource {
                 host,
                 port,
-                block_interval
-            }
-        )),
+                block_interval,
+                max_rate,
+                initial_rate,
+            })
+        ),
         (text(), option::of(any::<u64>()))
             .prop_map(|(path, batch_lines)| Source::TextFile(TextFileSource { path, batch_lines })),
         (text(), any::<bool>(), duration(), option::of(any::<u32>())).prop_map(
@@ -151,16 +153,31 @@ fn table() -> impl Strategy<Value = TableDef> {
 
 fn options() -> impl Strategy<Value = JobOptions> {
     let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
-    (partitions(), any::<[u32; 3]>(), policy, option::of(duration())).prop_map(
-        |(partitions, numbers, on_batch_failure, remember)| JobOptions {
-            partitions,
-            weight: numbers[0],
-            max_attempts: numbers[1],
-            concurrent_batches: numbers[2],
-            on_batch_failure,
-            remember,
-        },
+    let pressure = option::of(any::<[u16; 4]>().prop_map(|numbers| BackPressure {
+        proportional: numbers[0].into(),
+        integral: numbers[1].into(),
+        derived: numbers[2].into(),
+        min_rate: numbers[3].into(),
+    }));
+    (
+        partitions(),
+        any::<[u32; 4]>(),
+        policy,
+        option::of(duration()),
+        pressure,
     )
+        .prop_map(
+            |(partitions, numbers, on_batch_failure, remember, back_pressure)| JobOptions {
+                partitions,
+                weight: numbers[0],
+                max_attempts: numbers[1],
+                concurrent_batches: numbers[2],
+                on_batch_failure,
+                remember,
+                back_pressure,
+                max_queued_batches: numbers[3],
+            },
+        )
 }
 
 fn graph() -> impl Strategy<Value = JobGraph> {

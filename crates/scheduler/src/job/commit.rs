@@ -56,6 +56,7 @@ impl Job {
         };
         let stats = batch.stats(&self.spec.plan, cx.now);
         self.totals.record(batch.time, &stats);
+        self.estimate_rates(cx.now, &stats);
         cx.act(Action::Publish(Notice::BatchCompleted {
             job: self.spec.id,
             batch: batch.time,

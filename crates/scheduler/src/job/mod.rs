@@ -12,6 +12,7 @@ mod launch;
 mod loss;
 mod owners;
 mod parts;
+mod rate;
 mod receiver;
 mod report;
 mod restore;
@@ -81,6 +82,8 @@ pub(crate) struct Job {
     /// What each executor was told to be the oldest unfinished batch.
     told_oldest: BTreeMap<ExecutorId, i64>,
     receivers: Receivers,
+    /// Receivers do not read, because too many batches are queued.
+    held: bool,
     /// Every source has said that no more will come.
     exhausted: bool,
     /// Executors that were asked to install the plan, and whether they have.
@@ -115,7 +118,8 @@ impl Job {
             restoring_from: i64::MAX,
             forgotten_blocks: BTreeMap::new(),
             told_oldest: BTreeMap::new(),
-            receivers: Receivers::new(&spec.receivers),
+            receivers: Receivers::new(&spec),
+            held: false,
             exhausted: false,
             installed: BTreeMap::new(),
             owners: Vec::new(),
@@ -280,6 +284,7 @@ impl Job {
             self.restore_missing(cx);
             self.retry_deferred(cx);
             self.commit_finished(cx);
+            self.set_rates(cx);
         }
         self.finish_if_done(cx);
     }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tidemill_dstream::Source;
 use tidemill_types::{BatchTime, ExecutorId, ReceiverId, StreamId};
 
 use super::inputs::Losses;
-use super::{Job, JobState};
-use crate::action::{Action, Notice};
-use crate::event::StoredBlock;
+use super::rate::{Completed, RateEstimator};
+use super::{BatchState, Job, JobState, micros};
+use crate::action::{Action, BatchStats, Notice};
+use crate::event::{JobSpec, StoredBlock};
 use crate::scheduler::Context;
 
 #[derive(Debug)]
@@ -26,6 +28,24 @@ pub(crate) struct Receiver {
     /// Reported and not allocated, in order of reception.
     pub(crate) unallocated: VecDeque<StoredBlock>,
     pub(crate) rows: u64,
+    estimator: Option<RateEstimator>,
+    /// Of its source, whatever the estimator says.
+    max_rate: Option<u64>,
+    /// What it was told.
+    told_rate: Option<u64>,
+}
+
+impl Receiver {
+    /// What it was told.
+    pub(crate) fn told_rate(&self) -> Option<u64> {
+        self.told_rate
+    }
+
+    /// Rows a second that it may read; `None` for as many as come. `overrun`: a batch takes longer than the interval.
+    pub(crate) fn rate(&self, overrun: bool) -> Option<u64> {
+        let estimated = self.estimator.as_ref().and_then(|estimator| estimator.rate(overrun));
+        [estimated, self.max_rate].into_iter().flatten().min()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +59,29 @@ pub(crate) enum Place {
 }
 
 impl Receivers {
-    pub(crate) fn new(receivers: &[(ReceiverId, StreamId)]) -> Self {
-        let receiver = |stream| Receiver {
-            stream,
-            session: 0,
-            place: Place::Unplaced,
-            border: BatchTime(i64::MIN),
-            unallocated: VecDeque::new(),
-            rows: 0,
+    pub(crate) fn new(spec: &JobSpec) -> Self {
+        let receiver = |stream: StreamId| {
+            let source = spec.plan.streams.iter().find(|plan| plan.id == stream);
+            let (max_rate, initial_rate) = match source.map(|plan| &plan.source) {
+                Some(Source::SocketText(socket)) => (socket.max_rate, socket.initial_rate),
+                _ => (None, None),
+            };
+            let estimator = |settings| RateEstimator::new(settings, spec.plan.batch_interval, initial_rate);
+            Receiver {
+                stream,
+                session: 0,
+                place: Place::Unplaced,
+                border: BatchTime(i64::MIN),
+                unallocated: VecDeque::new(),
+                rows: 0,
+                estimator: spec.back_pressure.map(estimator),
+                max_rate,
+                told_rate: None,
+            }
         };
+        let receivers = spec.receivers.iter().map(|(id, stream)| (*id, receiver(*stream)));
         Self {
-            by_id: receivers.iter().map(|(id, stream)| (*id, receiver(*stream))).collect(),
+            by_id: receivers.collect(),
         }
     }
 
@@ -124,7 +156,7 @@ impl Job {
                 *loads.entry(executor).or_default() += 1;
             }
         }
-        let job = self.spec.id;
+        let (job, overrun) = (self.spec.id, self.is_overrun(cx.now));
         // Jobs begin at different executors, so that their receivers do not all stand on the first.
         let executors = loads.len();
         let rank = |id: &ExecutorId| (id.0 as usize + executors - job.0 as usize % executors) % executors;
@@ -140,12 +172,14 @@ impl Job {
             receiver.place = Place::On(executor);
             receiver.session += 1;
             receiver.border = BatchTime(i64::MIN);
+            receiver.told_rate = if self.held { Some(0) } else { receiver.rate(overrun) };
             cx.act(Action::StartReceiver {
                 executor,
                 job,
                 receiver: id,
                 stream: receiver.stream,
                 session: receiver.session,
+                rate: receiver.told_rate,
             });
             cx.act(Action::Publish(Notice::ReceiverPlaced {
                 job,
@@ -153,6 +187,53 @@ impl Job {
                 executor,
                 session: receiver.session,
             }));
+        }
+    }
+
+    /// Tells receivers how fast they may read, where that has changed.
+    pub(super) fn set_rates(&mut self, cx: &mut Context<'_>) {
+        let job = self.spec.id;
+        let overrun = self.is_overrun(cx.now);
+        let held = self.state == JobState::Running && self.is_queue_full();
+        if held != self.held && !self.spec.receivers.is_empty() {
+            cx.act(Action::Publish(Notice::SourcesHeld { job, held }));
+        }
+        self.held = held;
+        for (id, receiver) in self.receivers.iter_mut() {
+            let Place::On(executor) = receiver.place else { continue };
+            let rate = if held { Some(0) } else { receiver.rate(overrun) };
+            if rate != receiver.told_rate {
+                receiver.told_rate = rate;
+                cx.act(Action::SetRate {
+                    executor,
+                    job,
+                    receiver: id,
+                    session: receiver.session,
+                    rate,
+                });
+            }
+        }
+    }
+
+    /// The batch that runs has taken longer than the interval, or waited for so long.
+    fn is_overrun(&self, now: i64) -> bool {
+        let oldest = self.batches.values().next();
+        oldest.is_some_and(|batch| batch.state != BatchState::Due && now - batch.due > micros(self.interval()))
+    }
+
+    /// A batch is completed: what it says of how fast its streams can be processed. The time is shared by all streams, as
+    /// if each had taken all of it.
+    pub(super) fn estimate_rates(&mut self, now: i64, stats: &BatchStats) {
+        for (_, receiver) in self.receivers.iter_mut() {
+            let rows = stats.inputs.iter().find(|input| input.stream == receiver.stream);
+            if let (Some(estimator), Some(rows)) = (&mut receiver.estimator, rows.and_then(|input| input.rows)) {
+                estimator.on_completed(Completed {
+                    at: now,
+                    rows,
+                    processing: stats.processing_time,
+                    scheduling: stats.scheduling_delay,
+                });
+            }
         }
     }
 

@@ -46,9 +46,15 @@ impl Job {
             return None;
         }
         match self.spec.pace {
+            Pace::Clock if self.is_queue_full() => None,
             Pace::Clock => Some(self.time_of(self.next_index).0 * 1000),
             Pace::NoWait => (self.batches.len() < self.spec.concurrent_batches.max(1) as usize).then_some(i64::MIN),
         }
+    }
+
+    /// No batch is made before one is completed. Those whose time comes meanwhile are made then: none is left out.
+    pub(super) fn is_queue_full(&self) -> bool {
+        self.batches.len() >= self.spec.max_queued_batches.max(1) as usize
     }
 
     /// Makes the batches due whose time has come; none is left out. Returns whether there are any.

@@ -39,6 +39,8 @@ pub struct JobView<'a> {
     pub failed_batches: u64,
     /// Due and not completed.
     pub queued_batches: u64,
+    /// Receivers do not read, because too many batches are queued.
+    pub held: bool,
     pub input_rows: u64,
     pub lost_rows: u64,
     pub last: Option<&'a (BatchTime, BatchStats)>,
@@ -56,6 +58,8 @@ pub struct ReceiverView {
     pub executor: Option<ExecutorId>,
     pub session: u32,
     pub rows: u64,
+    /// Rows a second that it was told to read at most; `None` for as many as come.
+    pub rate: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,7 @@ impl Job {
             completed_batches: self.totals.completed_batches,
             failed_batches: self.totals.failed_batches,
             queued_batches: self.batches.len() as u64,
+            held: self.held,
             input_rows: self.totals.input_rows,
             lost_rows: self.totals.lost_rows,
             last: self.totals.last.as_ref(),
@@ -95,6 +100,7 @@ impl Job {
                     },
                     session: receiver.session,
                     rows: receiver.rows,
+                    rate: receiver.told_rate(),
                 })
                 .collect(),
             batches: self

@@ -101,6 +101,16 @@ impl Executor {
                 let job = self.jobs.get_mut(&job).expect("a receiver of an installed job");
                 job.receivers.insert(receiver, session);
             }
+            Action::SetRate {
+                job, receiver, session, ..
+            } => {
+                let job = self.jobs.get(&job).expect("a rate of an installed job");
+                assert_eq!(
+                    job.receivers.get(&receiver),
+                    Some(&session),
+                    "a rate of a receiver that runs"
+                );
+            }
             Action::StopReceiver {
                 job, receiver, session, ..
             } => {

@@ -9,6 +9,7 @@ mod plans;
 
 mod failures;
 mod losses;
+mod pressure;
 mod random;
 mod receivers;
 mod state;

@@ -301,6 +301,8 @@ pub(super) fn spec(id: u32, plan: JobPlan) -> JobSpec {
         plan,
         weight: 1,
         max_attempts: 4,
+        back_pressure: Some(tidemill_dstream::BackPressure::default()),
+        max_queued_batches: 100,
         concurrent_batches: 1,
         on_batch_failure: FailurePolicy::Stop,
         pace: Pace::Clock,

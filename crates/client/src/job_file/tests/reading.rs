@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use tidemill_dstream::{
-    Compression, FileFormat, ForeachUnit, Function, GenerateSource, NamedFunction, NativeCall, Operator, OutputKind,
-    QueueItem, Reduction, SaveOutput, SocketTextSource, Source, TextFileSource, TextFilesSource,
+    BackPressure, Compression, FileFormat, ForeachUnit, Function, GenerateSource, NamedFunction, NativeCall, Operator,
+    OutputKind, QueueItem, Reduction, SaveOutput, SocketTextSource, Source, TextFileSource, TextFilesSource,
 };
 
 use super::*;
@@ -106,10 +106,25 @@ fn the_hashtags_job_reads_with_its_lines() {
 }
 
 #[test]
+fn back_pressure_is_on_unless_it_is_switched_off() {
+    let pressure = |setting: &str| {
+        let job = format!(
+            "name: a\nbatch_interval: 1s\n{setting}streams: {{lines: {{source: {{text_file: {{path: a.txt}}}}}}}}\n\
+             outputs: [{{print: {{from: lines}}}}]\n"
+        );
+        read(&job).options.back_pressure
+    };
+    assert_eq!(pressure(""), Some(BackPressure::default()));
+    assert_eq!(pressure("back_pressure: true\n"), Some(BackPressure::default()));
+    assert_eq!(pressure("back_pressure: false\n"), None);
+}
+
+#[test]
 fn settings_of_the_job_and_of_tables_read() {
     let graph = read(
         "name: a\nbatch_interval: 1m 30s\npartitions: 8\nweight: 2\nmax_attempts: 3\nconcurrent_batches: 4\n\
-         on_batch_failure: skip\nremember: 5m\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
+         on_batch_failure: skip\nremember: 5m\nback_pressure: {integral: 0.5}\n\
+         max_queued_batches: 7\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
          streams: {lines: {source: {text_file: {path: a.txt}}}}\noutputs: [{print: {from: lines}}]\n",
     );
     assert_eq!(graph.batch_interval, Duration::from_secs(90));
@@ -121,7 +136,12 @@ fn settings_of_the_job_and_of_tables_read() {
             max_attempts: 3,
             concurrent_batches: 4,
             on_batch_failure: FailurePolicy::Skip,
-            remember: Some(Duration::from_secs(300))
+            remember: Some(Duration::from_secs(300)),
+            back_pressure: Some(BackPressure {
+                integral: 0.5,
+                ..BackPressure::default()
+            }),
+            max_queued_batches: 7,
         }
     );
     let table = &graph.tables[0];
@@ -137,11 +157,13 @@ fn settings_of_the_job_and_of_tables_read() {
 fn every_source_reads_with_its_defaults_and_without() {
     let seconds = Duration::from_secs;
     assert_eq!(
-        source("{socket_text: {host: h, port: 1, block_interval: 200ms}}"),
+        source("{socket_text: {host: h, port: 1, block_interval: 200ms, max_rate: 1000, initial_rate: 10}}"),
         Source::SocketText(SocketTextSource {
             host: "h".into(),
             port: 1,
-            block_interval: Some(Duration::from_millis(200))
+            block_interval: Some(Duration::from_millis(200)),
+            max_rate: Some(1000),
+            initial_rate: Some(10),
         })
     );
     assert_eq!(

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    Compression, FileFormat, ForeachUnit, GenerateSource, OutputDef, OutputKind, QueueItem, SaveOutput,
+    BackPressure, Compression, FileFormat, ForeachUnit, GenerateSource, OutputDef, OutputKind, QueueItem, SaveOutput,
     SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
 };
 
@@ -47,13 +47,15 @@ fn source() -> impl Strategy<Value = Source> {
         vec(text(), 0..3).prop_map(QueueItem::Lines)
     ];
     prop_oneof![
-        (text(), any::<u16>(), option::of(duration())).prop_map(|(host, port, block_interval)| Source::SocketText(
-            SocketTextSource {
+        (text(), any::<u16>(), option::of(duration()), any::<[Option<u64>; 2]>()).prop_map(
+            |(host, port, block_interval, [max_rate, initial_rate])| Source::SocketText(SocketTextSource {
                 host,
                 port,
-                block_interval
-            }
-        )),
+                block_interval,
+                max_rate,
+                initial_rate,
+            })
+        ),
         (text(), option::of(any::<u64>()))
             .prop_map(|(path, batch_lines)| Source::TextFile(TextFileSource { path, batch_lines })),
         (text(), any::<bool>(), duration(), option::of(any::<u32>())).prop_map(
@@ -152,19 +154,30 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         streams.into_iter().map(define).collect()
     });
     let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
+    let pressure = option::of(
+        any::<[f64; 4]>().prop_map(|[proportional, integral, derived, min_rate]| BackPressure {
+            proportional,
+            integral,
+            derived,
+            min_rate,
+        }),
+    );
     let options = (
         option::of(any::<u32>()),
-        any::<[u8; 3]>(),
+        any::<[u8; 4]>(),
         policy,
         option::of(duration()),
+        pressure,
     )
-        .prop_map(|(partitions, numbers, policy, remember)| JobOptions {
+        .prop_map(|(partitions, numbers, policy, remember, back_pressure)| JobOptions {
             partitions,
             weight: numbers[0].into(),
             max_attempts: numbers[1].into(),
             concurrent_batches: numbers[2].into(),
             on_batch_failure: policy,
             remember,
+            back_pressure,
+            max_queued_batches: numbers[3].into(),
         });
     (text(), duration(), options, tables, streams, vec(output(), 0..4)).prop_map(
         |(name, batch_interval, options, tables, streams, outputs)| JobGraph {

@@ -36,6 +36,7 @@ impl Cluster {
             | Action::FetchDatasets { executor, .. }
             | Action::Cancel { executor, .. }
             | Action::StartReceiver { executor, .. }
+            | Action::SetRate { executor, .. }
             | Action::StopReceiver { executor, .. } => *executor,
             Action::Launch { executor, launch } => {
                 self.check_launch(launch);
