@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly order=(
-    tidemill-types tidemill-dstream tidemill-scheduler tidemill-config tidemill-rpc tidemill-storage tidemill-engine
+    tidemill-types tidemill-dstream tidemill-scheduler tidemill-config tidemill-rpc tidemill-journal tidemill-storage tidemill-engine
     tidemill-connectors tidemill-driver tidemill-executor tidemill-client tidemill-local tidemill tidemill-testkit
     tidemill-bench tidemill-tests custom-build
 )
