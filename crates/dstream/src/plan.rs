@@ -25,6 +25,8 @@ pub struct JobPlan {
     pub outputs: Vec<OutputPlan>,
     /// Names of the tables that stages read.
     pub tables: Vec<String>,
+    /// In definition order.
+    pub accumulators: Vec<AccumulatorPlan>,
 }
 
 /// An accumulator of the job.

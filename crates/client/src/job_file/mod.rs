@@ -7,6 +7,7 @@
 //!   change the file's structure. `$${` stands for `${`.
 //! - Expressions are SQL and not looked into here. Where one stands, `{native: name}` may stand too.
 
+mod accumulators;
 mod document;
 mod functions;
 mod keys;
@@ -95,6 +96,10 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
         reader.choice(node, path, "policy", POLICIES)
     });
     let remember = reader.optional(&settings, "remember", Reader::duration);
+    let accumulators = match settings.get("accumulators") {
+        None => Some(Vec::new()),
+        Some(node) => named(reader, node, "accumulators", "accumulator", accumulators::accumulator),
+    };
     let tables = match settings.get("tables") {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
@@ -119,6 +124,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             on_batch_failure: policy?.unwrap_or(defaults.on_batch_failure),
             remember: remember?,
         },
+        accumulators: accumulators::with_unnamed(accumulators?, reader),
         tables: tables?,
         streams: streams?,
         outputs: outputs?,
