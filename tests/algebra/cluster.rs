@@ -1,5 +1,6 @@
 //! Clusters that stay for all cases, and a case on one of them.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) enum Failure {
     /// The job was refused, failed, or did not end.
     Job(String),
     Rows(Box<Difference>),
+    /// An accumulator has another value than it should.
+    Count(String),
 }
 
 impl Failure {
@@ -55,13 +58,36 @@ impl Clusters {
             Err(_) => return Some(Failure::Job(format!("it did not end within {DEADLINE:?}"))),
         };
         let evaluation = case.expected(None).expect("a case that was drawn can be evaluated");
-        let difference = evaluation.difference(case, &found)?;
-        Some(Failure::Rows(Box::new(difference)))
+        if let Some(difference) = evaluation.difference(case, &found) {
+            return Some(Failure::Rows(Box::new(difference)));
+        }
+        match self.miscounted(case, &evaluation.counted()).await {
+            Ok(wrong) => wrong.map(Failure::Count),
+            Err(error) => Some(Failure::Job(format!("{error:#}"))),
+        }
+    }
+
+    /// What is wrong with what the job has counted.
+    async fn miscounted(&self, case: &Case, expected: &BTreeMap<String, u64>) -> Result<Option<String>> {
+        let accumulators = self.cluster(case).client().accumulators("random", true, 0).await?;
+        let wrong = accumulators.iter().find(|accumulator| {
+            let expected = expected.get(&accumulator.name).copied().unwrap_or(0);
+            accumulator.total.count != expected
+        });
+        Ok(wrong.map(|wrong| {
+            let (name, counted) = (&wrong.name, wrong.total.count);
+            let expected = expected.get(name).copied().unwrap_or(0);
+            format!("{name} counted {counted} records of {expected}")
+        }))
+    }
+
+    fn cluster(&self, case: &Case) -> &TestCluster {
+        if case.executors == 1 { &self.one } else { &self.three }
     }
 
     /// What a cluster prints for a case.
     pub(crate) async fn run(&self, case: &Case) -> Result<Vec<Found>> {
-        let cluster = if case.executors == 1 { &self.one } else { &self.three };
+        let cluster = self.cluster(case);
         let graph = case.model.lower("random", &case.inputs)?;
         let printed = cluster.run(&graph, Some(case.batches)).await?;
         printed.iter().map(found).collect()

@@ -24,6 +24,7 @@ pub(crate) async fn report(clusters: &Clusters, case: Case, failure: Failure) ->
     let failure = match failure {
         Failure::Job(reason) => format!("the job: {reason}\n"),
         Failure::Rows(difference) => difference.to_string(),
+        Failure::Count(reason) => format!("{reason}\n"),
     };
     let graph = case
         .model

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use tidemill_client::{StreamingContext, SubmitOptions};
-use tidemill_dstream::{Compression, FileFormat, SaveOutput, Source, TextFilesSource};
+use tidemill_client::{Scalar, StreamingContext, SubmitOptions};
+use tidemill_dstream::accumulator::ExactSum;
+use tidemill_dstream::{AccumulatorKind, Compression, FileFormat, SaveOutput, Source, TextFilesSource};
 use tidemill_testkit::{Feed, ProcessCluster, eventually, rows};
 use tokio::io::AsyncWriteExt;
 
@@ -63,7 +64,11 @@ async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<
         remember: second * 60,
         files_per_batch: Some(PER_BATCH as u32),
     });
+    let lines = ctx.accumulator("lines", AccumulatorKind::Count);
+    let sizes = ctx.accumulator("sizes", AccumulatorKind::Sum);
     ctx.source(source)
+        .accumulate(&lines, "1")
+        .accumulate(&sizes, "length(value) * 0.1")
         .window(second * WINDOW as u32, None)
         .reduce_by_key("value", [("count", "count(*)")])
         .save_with(SaveOutput {
@@ -109,6 +114,18 @@ async fn with_files_every_window_across_a_kill_equals_the_reference() -> Result<
         (summary.error, summary.completed_batches),
         (None, (FILES / PER_BATCH) as u64)
     );
+    // The kills have had tasks run again and old batches made again; each line has counted once.
+    let accumulators = client.accumulators("files", false, 0).await?;
+    let totals: Vec<_> = accumulators
+        .iter()
+        .map(|accumulator| accumulator.total.clone())
+        .collect();
+    let number = contents.iter().map(Vec::len).sum::<usize>();
+    assert_eq!(totals[0].value, Some(Scalar::Integer(number as i64)));
+    let mut exact = ExactSum::default();
+    let lengths = contents.iter().flatten().map(|line| line.len() as f64 * 0.1);
+    lengths.for_each(|length| exact.add(length));
+    assert_eq!(totals[1].value, Some(Scalar::Float(exact.value())));
     cluster.await_executors(1).await?;
     for batch in 1..=FILES / PER_BATCH {
         let mut expected: BTreeMap<String, u64> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! The jobs of the documents: each is parsed and type-checked, so that what is written there can be submitted.
 //!
 //! A YAML block that begins with `name:` is a complete job. Any other block is a fragment and is put into [`FRAME`] by
-//! the key that it begins with: `tables`, `streams` and `outputs` are added to the frame's own, a `source` becomes a
+//! the key that it begins with: `accumulators`, `tables`, `streams` and `outputs` are added to the frame's own, a `source` becomes a
 //! stream's, `steps` are applied to a stream with the columns that the examples use. Table files are replaced by a CSV
 //! file with the columns of the examples.
 
@@ -16,6 +16,9 @@ use tidemill_testkit::config;
 const FRAME: &str = "
 name: fragment
 batch_interval: 1s
+accumulators:
+  lines: count
+ACCUMULATORS
 tables:
   users: {file: users.csv}
 TABLES
@@ -97,6 +100,9 @@ fn completed(text: &str) -> String {
     let code = text.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
     let body = || text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>();
     let indented = || text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    if code == "accumulators:" {
+        return framed(&body(), "", "", "");
+    }
     let (tables, streams, outputs) = match code.split(':').next().unwrap_or_default() {
         "tables" => (body().replace("users:", "people:"), String::new(), String::new()),
         "streams" => (String::new(), body(), String::new()),
@@ -116,10 +122,15 @@ fn completed(text: &str) -> String {
     let outputs = seen.fold(outputs, |outputs, name| {
         format!("{outputs}  - print: {{from: {name}}}\n")
     });
+    framed("", &tables, &streams, &outputs)
+}
+
+fn framed(accumulators: &str, tables: &str, streams: &str, outputs: &str) -> String {
     FRAME
-        .replace("TABLES\n", &tables)
-        .replace("STREAMS\n", &streams)
-        .replace("OUTPUTS\n", &outputs)
+        .replace("ACCUMULATORS\n", accumulators)
+        .replace("TABLES\n", tables)
+        .replace("STREAMS\n", streams)
+        .replace("OUTPUTS\n", outputs)
 }
 
 fn with_tables(mut graph: JobGraph, file: &Path) -> JobGraph {
@@ -205,6 +216,8 @@ fn links_between_documents_lead_somewhere() -> Result<()> {
         "docs/job-file.md",
         "docs/operators.md",
         "docs/cli.md",
+        "docs/client.md",
+        "docs/shared-variables.md",
         "docs/testing.md",
     ] {
         let text = read(document)?;

@@ -36,6 +36,7 @@ fn words(events: &[ListenerEvent]) -> Vec<String> {
         ListenerEvent::ReceiverStarted(_) => "receiver started".to_owned(),
         ListenerEvent::ReceiverError(_) => "receiver error".to_owned(),
         ListenerEvent::ReceiverStopped(_) => "receiver stopped".to_owned(),
+        ListenerEvent::AccumulatorsUpdated(updated) => format!("accumulated {}", updated.time.0 / 1000),
         ListenerEvent::Ended(_) => "ended".to_owned(),
     };
     events.iter().map(word).collect()

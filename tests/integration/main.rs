@@ -1,5 +1,6 @@
 //! Jobs on a cluster in this process, over real gRPC and real sockets.
 
+mod accumulators;
 mod bad_input;
 mod docs;
 mod examples;

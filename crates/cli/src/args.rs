@@ -164,6 +164,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         job: JobFile,
     },
+    /// Shows the accumulators of a job
+    Accumulators {
+        /// Its number or name
+        job: String,
+        #[command(flatten)]
+        driver: DriverAddress,
+        /// Also those without a name of their own
+        #[arg(long)]
+        all: bool,
+        /// What this many of the last batches added, each
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        batches: u32,
+    },
     /// Lists executors
     Executors {
         #[command(flatten)]

@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
 use tidemill_client::{
-    BatchSummary, Delays, ExecutorSummary, JobDetail, JobState, JobSummary, PrintedBatch, ReceiverSummary,
-    StageSummary, Submitted,
+    AccumulatorBatch, AccumulatorSummary, BatchSummary, Bucket, Delays, ExecutorSummary, JobDetail, JobState,
+    JobSummary, PrintedBatch, Reading, ReceiverSummary, Scalar, StageSummary, Submitted,
 };
 
 use crate::args::Cli;
@@ -157,6 +157,30 @@ fn detail() -> JobDetail {
         receivers: vec![receiver],
         stages: vec![stage],
         tables: vec!["top_words".to_owned()],
+        accumulators: vec![accumulator()],
+    }
+}
+
+fn accumulator() -> AccumulatorSummary {
+    let reading = || Reading {
+        value: Some(Scalar::Float(f64::INFINITY)),
+        buckets: vec![Bucket {
+            bound: Some(1.0),
+            count: 1,
+        }],
+        values: vec![Scalar::Date(0)],
+        ..Reading::default()
+    };
+    AccumulatorSummary {
+        name: "lines".to_owned(),
+        kind: "max".to_owned(),
+        value_type: Some("float".to_owned()),
+        listed: true,
+        total: reading(),
+        batches: vec![AccumulatorBatch {
+            time: Default::default(),
+            reading: reading(),
+        }],
     }
 }
 
@@ -172,6 +196,15 @@ fn the_fields_that_are_printed_are_the_documented_ones() {
     check("Delays", &job["batches"][0]["delays"]);
     check("Receiver", &job["receivers"][0]);
     check("Stage", &job["stages"][0]);
+    check("Accumulator", &job["accumulators"][0]);
+    let accumulator = &parsed(json::accumulators(&[accumulator()]))[0];
+    check("Accumulator", accumulator);
+    check("Accumulated batch", &accumulator["batches"][0]);
+    check("Reading", &accumulator["total"]);
+    check("Bucket", &accumulator["total"]["buckets"][0]);
+    let shown = (&accumulator["total"]["value"], &accumulator["total"]["values"][0]);
+    assert_eq!(shown, (&Value::from("inf"), &Value::from("1970-01-01")));
+    check("Closing accumulators", &parsed(json::closing(&[self::accumulator()])));
     let executor = ExecutorSummary {
         id: Default::default(),
         state: "active".to_owned(),

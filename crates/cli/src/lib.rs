@@ -37,8 +37,8 @@ use std::process::ExitCode;
 use clap::Parser;
 pub use functions::functions;
 pub use tidemill_engine::{
-    AggregateUDF, BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry,
-    RegistryBuilder, StateBatch, StateUpdate, Transform, arrow,
+    Accumulator, AccumulatorHandle, Accumulators, AggregateUDF, BatchContext, BatchStream, BoxError, Determinism,
+    Foreach, ForeachBatch, MapPartitions, Registry, RegistryBuilder, Scalar, StateBatch, StateUpdate, Transform, arrow,
 };
 
 use crate::args::Cli;
@@ -62,3 +62,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Err(error) => exit::report(&error),
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/shared-variables.md")]
+struct SharedVariables;

@@ -10,6 +10,7 @@
 //!
 //! Faults (streams of another context, and all that [`JobGraph::validate`] finds) are kept until `graph` or `start`.
 
+mod accumulate;
 mod aggregate;
 mod columns;
 mod join;
@@ -27,10 +28,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_dstream::{
-    BackPressure, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator,
-    OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
+    AccumulatorDef, BackPressure, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line,
+    Operator, OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
 };
 
+pub use accumulate::Accumulator;
 pub use aggregate::Reducer;
 pub use columns::{Columns, JoinKeys, Keys, Names, SortKeys};
 pub use lifecycle::ContextState;
@@ -82,6 +84,7 @@ struct Job {
     name: String,
     batch_interval: Duration,
     options: JobOptions,
+    accumulators: Vec<AccumulatorDef>,
     tables: Vec<TableDef>,
     nodes: Vec<Node>,
     outputs: Vec<(usize, OutputKind)>,
@@ -334,6 +337,7 @@ fn partitions_of(operator: &mut Operator) -> Option<&mut Option<u32>> {
         | Operator::MapValues { .. }
         | Operator::FlatMapValues { .. }
         | Operator::Sample { .. }
+        | Operator::Accumulate { .. }
         | Operator::MapPartitions { .. }
         | Operator::Glom
         | Operator::Union { .. }

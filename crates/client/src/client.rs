@@ -22,7 +22,10 @@ use tonic::{Code, Response, Status};
 use crate::AttachedFile;
 use crate::error::{Error, Result, reason};
 use crate::listener::{ListenerEvents, listener_event};
-use crate::summary::{ExecutorSummary, JobDetail, JobEvent, JobSummary, PrintedBatch, RememberedBatch, summary};
+use crate::summary::{
+    AccumulatorSummary, ExecutorSummary, JobDetail, JobEvent, JobSummary, PrintedBatch, RememberedBatch, accumulators,
+    summary,
+};
 
 /// The largest message that is sent or taken: a job with its attached files, the rows of an answer's piece.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -208,6 +211,21 @@ impl Client {
             Ok(message) => listener_event(message),
             Err(status) => Some(Err(Error::from_status(&address, &status))),
         })))
+    }
+
+    /// The accumulators of a job by its number or name, also after its end: those that are listed or `all`, each with what at
+    /// most `batches` of its last batches added. The driver keeps as many as it keeps of batches.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn accumulators(&self, job: &str, all: bool, batches: u32) -> Result<Vec<AccumulatorSummary>> {
+        let request = control::ListAccumulatorsRequest {
+            job: job.to_owned(),
+            all,
+            batches,
+        };
+        let response = self.answer(self.service.clone().list_accumulators(request).await)?;
+        accumulators(response.accumulators)
     }
 
     /// All executors that the driver knows.

@@ -1,16 +1,20 @@
 //! A job that was submitted, and what can be done with it.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use tidemill_dstream::JobGraph;
+use tidemill_dstream::{JobGraph, nearest};
 use tidemill_types::{BatchTime, JobId};
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 
 use crate::AttachedFile;
 use crate::client::{Client, JobEvents, SubmitOptions};
 use crate::error::{Error, Result};
-use crate::listener::ListenerEvents;
-use crate::summary::{BatchFailure, JobEvent, JobState, JobSummary, RememberedBatch};
+use crate::listener::{AccumulatorsUpdated, ListenerEvent, ListenerEvents};
+use crate::summary::{AccumulatorSummary, BatchFailure, JobEvent, JobState, JobSummary, RememberedBatch};
+
+/// The accumulators of a job, batch by batch. It ends with the job, or after an error.
+pub type AccumulatorUpdates = Pin<Box<dyn Stream<Item = Result<AccumulatorsUpdated>> + Send>>;
 
 /// A job on a cluster. Clones are the same job; dropping them leaves it running.
 #[derive(Clone, Debug)]
@@ -67,6 +71,49 @@ impl JobHandle {
     /// As [`Client::listen`].
     pub async fn listen(&self) -> Result<ListenerEvents> {
         self.client.listen(&self.job.to_string()).await
+    }
+
+    /// All accumulators of the job, also those that are not listed, with what its last batches added.
+    ///
+    /// # Errors
+    /// As [`Client::accumulators`].
+    pub async fn accumulators(&self) -> Result<Vec<AccumulatorSummary>> {
+        self.client.accumulators(&self.job.to_string(), true, u32::MAX).await
+    }
+
+    /// One of them by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the job has none of that name.
+    pub async fn accumulator(&self, name: &str) -> Result<AccumulatorSummary> {
+        let mut all = self.accumulators().await?;
+        match all.iter().position(|accumulator| accumulator.name == name) {
+            Some(place) => Ok(all.swap_remove(place)),
+            None => {
+                let known = all.iter().map(|accumulator| accumulator.name.as_str());
+                let hint = match nearest(name, known) {
+                    Some(near) => format!(" (did you mean `{near}`?)"),
+                    None => String::new(),
+                };
+                Err(Error::NotFound(format!(
+                    "job {} has no accumulator `{name}`{hint}",
+                    self.job
+                )))
+            }
+        }
+    }
+
+    /// The accumulators after each batch, until the job ends; from the start if that is not long ago.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub async fn accumulator_updates(&self) -> Result<AccumulatorUpdates> {
+        let events = self.listen().await?;
+        Ok(Box::pin(events.filter_map(|event| match event {
+            Ok(ListenerEvent::AccumulatorsUpdated(updated)) => Some(Ok(updated)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })))
     }
 
     /// The batches of a remembered stream from one time to another, both included.

@@ -35,15 +35,20 @@ mod sort_key;
 mod summary;
 
 pub use builder::{
-    Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate, StreamingContext,
+    Accumulator, Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate,
+    StreamingContext,
 };
 pub use client::{Client, JobEvents, MAX_MESSAGE_BYTES, SubmitOptions, Submitted};
 pub use error::{Error, Result};
 pub use files::{AttachedFile, attach_files, resolve_paths};
-pub use handle::JobHandle;
-pub use listener::{BatchInfo, ListenerEvent, ListenerEvents, OutputOperationInfo, ReceiverInfo, StreamInputInfo};
+pub use handle::{AccumulatorUpdates, JobHandle};
+pub use listener::{
+    AccumulatorUpdate, AccumulatorsUpdated, BatchInfo, ListenerEvent, ListenerEvents, OutputOperationInfo,
+    ReceiverInfo, StreamInputInfo,
+};
 pub use summary::{
-    BatchFailure, BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent, JobState, JobSummary, PrintedBatch,
-    ReceiverSummary, RememberedBatch, StageSummary,
+    AccumulatorBatch, AccumulatorSummary, BatchFailure, BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent,
+    JobState, JobSummary, PrintedBatch, ReceiverSummary, RememberedBatch, StageSummary,
 };
 pub use tidemill_dstream as dstream;
+pub use tidemill_dstream::accumulator::{Bucket, Reading, Scalar};

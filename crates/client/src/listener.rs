@@ -3,13 +3,14 @@
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use tidemill_dstream::accumulator::Reading;
 use tidemill_rpc::control;
 use tidemill_rpc::control::follow_job_response::Event;
 use tidemill_types::{BatchTime, ExecutorId, OutputId, ReceiverId, StreamId};
 use tokio_stream::Stream;
 
 use crate::error::Result;
-use crate::summary::{JobSummary, some};
+use crate::summary::{JobSummary, reading, some};
 
 /// The events of a job. It ends after [`ListenerEvent::Ended`], or after an error. A listener that is too slow
 /// misses events; the job does not wait for it.
@@ -37,8 +38,30 @@ pub enum ListenerEvent {
     OutputOperationStarted(OutputOperationInfo),
     /// It is done with them, or has failed. The tables of a batch are there together, after its other outputs.
     OutputOperationCompleted(OutputOperationInfo),
+    /// What a batch has added to the job's accumulators counts from now on: the batch is about to be completed. Only of jobs
+    /// that have some.
+    AccumulatorsUpdated(AccumulatorsUpdated),
     /// The job is over: the last event.
     Ended(JobSummary),
+}
+
+/// The accumulators of a job after a batch, in definition order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccumulatorsUpdated {
+    pub time: BatchTime,
+    pub accumulators: Vec<AccumulatorUpdate>,
+}
+
+/// An accumulator after a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccumulatorUpdate {
+    pub name: String,
+    /// Whether lists show it without being asked for all.
+    pub listed: bool,
+    /// What the batch has added.
+    pub batch: Reading,
+    /// Over all batches that are committed.
+    pub total: Reading,
 }
 
 /// A batch, as far as it has come.
@@ -125,11 +148,33 @@ pub(crate) fn listener_event(message: control::FollowJobResponse) -> Option<Resu
         Event::ReceiverStopped(receiver) => ListenerEvent::ReceiverStopped(receiver.into()),
         Event::OutputStarted(output) => ListenerEvent::OutputOperationStarted(output.into()),
         Event::OutputCompleted(output) => ListenerEvent::OutputOperationCompleted(output.into()),
+        Event::AccumulatorsUpdated(updated) => {
+            return Some(updated.try_into().map(ListenerEvent::AccumulatorsUpdated));
+        }
     }))
 }
 
 fn time(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+impl TryFrom<control::AccumulatorsUpdated> for AccumulatorsUpdated {
+    type Error = crate::Error;
+
+    fn try_from(updated: control::AccumulatorsUpdated) -> Result<Self> {
+        let update = |update: control::AccumulatorUpdate| {
+            Ok(AccumulatorUpdate {
+                name: update.name,
+                listed: update.listed,
+                batch: reading(update.batch)?,
+                total: reading(update.total)?,
+            })
+        };
+        Ok(Self {
+            time: BatchTime(updated.batch_time_ms),
+            accumulators: updated.accumulators.into_iter().map(update).collect::<Result<_>>()?,
+        })
+    }
 }
 
 impl From<control::BatchInfo> for BatchInfo {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use tidemill_dstream::accumulator::Reading;
 use tidemill_rpc::control;
 use tidemill_types::{BatchTime, ExecutorId, JobId, StageId};
 
@@ -101,6 +102,31 @@ pub struct JobDetail {
     pub stages: Vec<StageSummary>,
     /// Output tables.
     pub tables: Vec<String>,
+    /// Those that are listed, without batches.
+    pub accumulators: Vec<AccumulatorSummary>,
+}
+
+/// An accumulator of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccumulatorSummary {
+    pub name: String,
+    /// As in a job file.
+    pub kind: String,
+    /// The type of its values; `None` if nothing says it.
+    pub value_type: Option<String>,
+    /// Whether lists show it without being asked for all.
+    pub listed: bool,
+    /// Over all batches that are committed.
+    pub total: Reading,
+    /// Newest first.
+    pub batches: Vec<AccumulatorBatch>,
+}
+
+/// What a batch has added to an accumulator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccumulatorBatch {
+    pub time: BatchTime,
+    pub reading: Reading,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -257,6 +283,36 @@ impl TryFrom<control::GetJobResponse> for JobDetail {
             receivers: job.receivers.into_iter().map(ReceiverSummary::from).collect(),
             stages: job.stages.into_iter().map(StageSummary::from).collect(),
             tables: job.tables,
+            accumulators: accumulators(job.accumulators)?,
+        })
+    }
+}
+
+pub(crate) fn reading(reading: Option<control::AccumulatorReading>) -> Result<Reading> {
+    Reading::try_from(reading.unwrap_or_default()).map_err(Error::answer)
+}
+
+pub(crate) fn accumulators(accumulators: Vec<control::AccumulatorSummary>) -> Result<Vec<AccumulatorSummary>> {
+    accumulators.into_iter().map(AccumulatorSummary::try_from).collect()
+}
+
+impl TryFrom<control::AccumulatorSummary> for AccumulatorSummary {
+    type Error = Error;
+
+    fn try_from(accumulator: control::AccumulatorSummary) -> Result<Self> {
+        let batch = |batch: control::AccumulatorBatch| {
+            Ok(AccumulatorBatch {
+                time: BatchTime(batch.batch_time_ms),
+                reading: reading(batch.reading)?,
+            })
+        };
+        Ok(Self {
+            name: accumulator.name,
+            kind: accumulator.kind,
+            value_type: some(accumulator.r#type),
+            listed: accumulator.listed,
+            total: reading(accumulator.total)?,
+            batches: accumulator.batches.into_iter().map(batch).collect::<Result<_>>()?,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Makes the outputs of batches visible, in batch order, one committer for each job.
+//! Makes the outputs of batches visible and takes in what they added to accumulators, in batch order, one committer for
+//! each job.
 //!
 //! Every step is repeatable: a table is replaced, a directory is renamed once, and a foreach output is told the batch
 //! time, by which it can tell. A failure goes back to the scheduler,
@@ -6,14 +7,16 @@
 
 use bytes::Bytes;
 use tidemill_connectors::{CommitPlace, StagedFile, commit_save};
-use tidemill_dstream::plan::OutputPlan;
+use tidemill_dstream::accumulator::{AccumulatorState, Ledger, MergeFault};
+use tidemill_dstream::plan::{AccumulatorPlan, OutputPlan};
 use tidemill_dstream::{ForeachUnit, OutputKind};
 use tidemill_engine::{Catalog, ForeachBatch, RecordBatch, Registry, SchemaRef, decode_ipc, encode_ipc};
-use tidemill_scheduler::{Event as SchedulerEvent, OutputCommit, OutputPart, OutputPayload};
-use tidemill_types::{BatchTime, FailureKind, Generation, JobId, TaskFailure};
+use tidemill_scheduler::{OutputCommit, OutputPart, OutputPayload};
+use tidemill_types::{AccumulatorId, BatchTime, FailureKind, Generation, JobId, TaskFailure};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+use crate::accumulators::Accumulated;
 use crate::event::Event;
 use crate::listening::OutputStep;
 
@@ -32,6 +35,8 @@ pub(crate) struct PrintedBatch {
 pub(crate) struct CommitRequest {
     pub(crate) batch: BatchTime,
     pub(crate) outputs: Vec<OutputCommit>,
+    /// What each task added to accumulators.
+    pub(crate) deltas: Vec<(AccumulatorId, AccumulatorState)>,
 }
 
 /// What a committer has to know of its job.
@@ -43,6 +48,9 @@ pub(crate) struct Committer {
     pub(crate) catalog: Catalog,
     /// The functions of foreach outputs.
     pub(crate) registry: Registry,
+    pub(crate) accumulators: Vec<AccumulatorPlan>,
+    /// The accumulators after the last batch that was committed.
+    pub(crate) ledger: Ledger,
     pub(crate) events: UnboundedSender<Event>,
 }
 
@@ -54,19 +62,39 @@ impl Committer {
         requests
     }
 
-    async fn run(self, mut batches: UnboundedReceiver<CommitRequest>) {
+    async fn run(mut self, mut batches: UnboundedReceiver<CommitRequest>) {
         while let Some(request) = batches.recv().await {
             let batch = request.batch;
             let result = self.commit(request).await;
             let job = self.job;
-            let event = SchedulerEvent::Committed { job, batch, result };
-            if self.events.send(Event::Scheduler(event)).is_err() {
+            if self.events.send(Event::Committed { job, batch, result }).is_err() {
                 return;
             }
         }
     }
 
-    async fn commit(&self, request: CommitRequest) -> Result<(), TaskFailure> {
+    /// The accumulators go in if all outputs are visible. What cannot be merged is found before any is.
+    async fn commit(&mut self, request: CommitRequest) -> Result<Accumulated, TaskFailure> {
+        let merged = self.merge(&request.deltas);
+        let (of_batch, totals) = merged.map_err(|fault| TaskFailure::new(FailureKind::User, fault.to_string()))?;
+        self.publish(request).await?;
+        self.ledger = totals;
+        let (plans, registry) = (&self.accumulators, &self.registry);
+        Ok(Accumulated {
+            batch: of_batch.read(plans, registry),
+            totals: self.ledger.read(plans, registry),
+        })
+    }
+
+    /// The batch's own ledger, and the totals with it.
+    fn merge(&self, deltas: &[(AccumulatorId, AccumulatorState)]) -> Result<(Ledger, Ledger), MergeFault> {
+        let (plans, registry) = (&self.accumulators, &self.registry);
+        let batch = Ledger::of_batch(plans, deltas, registry)?;
+        let totals = self.ledger.with(plans, &batch, registry)?;
+        Ok((batch, totals))
+    }
+
+    async fn publish(&self, request: CommitRequest) -> Result<(), TaskFailure> {
         let batch = request.batch;
         let mut tables = Vec::new();
         // Tables are there when all of them are.

@@ -113,10 +113,16 @@ impl EventLoop {
                     allocator.allocate(batch, index);
                 }
             }
-            Action::Commit { job, batch, outputs } => {
+            Action::Commit {
+                job,
+                batch,
+                outputs,
+                deltas,
+            } => {
                 if let Some(running) = self.jobs.get(&job).and_then(|record| record.running.as_ref()) {
                     // The committer ends only with its job.
-                    let _ = running.committer.send(CommitRequest { batch, outputs });
+                    let request = CommitRequest { batch, outputs, deltas };
+                    let _ = running.committer.send(request);
                 }
             }
             Action::Publish(notice) => self.publish(notice),
@@ -157,6 +163,7 @@ impl EventLoop {
             }
             Notice::BatchCompleted { job, batch, stats } => {
                 self.ask_parked(job);
+                self.on_accumulated(job, batch);
                 self.on_batch_ended(job, batch, Ok(&stats));
                 debug!(%job, %batch, rows = stats.input_rows, total_delay = ?stats.total_delay, "batch completed");
                 let limit = self.options.retained_batches;

@@ -6,10 +6,11 @@ use tidemill_dstream::JobGraph;
 use tidemill_engine::{CompiledJob, SchemaRef, TableData};
 use tidemill_rpc::control;
 use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
-use tidemill_types::{BatchTime, ExecutorId, JobId};
+use tidemill_types::{BatchTime, ExecutorId, JobId, TaskFailure};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
+use crate::accumulators::Accumulated;
 use crate::attached::AttachedFiles;
 use crate::committer::PrintedBatch;
 use crate::kept::KeptRelation;
@@ -36,8 +37,14 @@ pub(crate) enum Event {
     Detached { executor: ExecutorId, connection: u64 },
     /// The control service.
     Control(Control),
-    /// An answer for the scheduler: planners, committers, table loaders.
+    /// An answer for the scheduler: planners, table loaders.
     Scheduler(tidemill_scheduler::Event),
+    /// A committer has come to an end with a batch.
+    Committed {
+        job: JobId,
+        batch: BatchTime,
+        result: Result<Accumulated, TaskFailure>,
+    },
     /// A committer made a print output visible.
     Printed { job: JobId, printed: PrintedBatch },
     /// A committer begins with an output of a batch, or is done with it. By its position in the plan.
@@ -84,6 +91,10 @@ pub(crate) enum Control {
         reply: oneshot::Sender<Result<Following, Status>>,
     },
     Executors(oneshot::Sender<Vec<control::ExecutorSummary>>),
+    Accumulators {
+        request: control::ListAccumulatorsRequest,
+        reply: oneshot::Sender<Result<control::ListAccumulatorsResponse, Status>>,
+    },
     /// What SQL can ask for beside output tables.
     Kept(oneshot::Sender<Vec<KeptRelation>>),
     Read {

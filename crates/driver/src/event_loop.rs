@@ -97,6 +97,14 @@ impl EventLoop {
             }
             Event::Control(request) => self.on_control(request),
             Event::Scheduler(event) => self.schedule(event),
+            Event::Committed { job, batch, result } => {
+                let result = result.map(|accumulated| {
+                    if let Some(record) = self.jobs.get_mut(&job) {
+                        record.accumulated(job, batch, accumulated);
+                    }
+                });
+                self.schedule(SchedulerEvent::Committed { job, batch, result });
+            }
             Event::Printed { job, printed } => self.on_printed(job, printed),
             Event::Output {
                 job,
@@ -385,6 +393,7 @@ impl EventLoop {
                 to,
                 reply,
             } => self.slice(&job, &stream, (from, to), reply),
+            Control::Accumulators { request, reply } => drop(reply.send(self.list_accumulators(&request))),
             Control::Executors(reply) => {
                 let views: BTreeMap<ExecutorId, _> = self.scheduler.executors().collect();
                 let receivers = |id: ExecutorId| {

@@ -10,6 +10,7 @@ use tidemill_types::{BatchTime, ReceiverId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::accumulators::Accumulators;
 use crate::allocator::Allocator;
 use crate::attached::AttachedFiles;
 use crate::committer::CommitRequest;
@@ -40,6 +41,7 @@ pub(crate) struct JobRecord {
     pub(crate) running: Option<Running>,
     /// What listeners were told of batches that have not ended.
     pub(crate) open_batches: BTreeMap<BatchTime, control::BatchInfo>,
+    pub(crate) accumulators: Accumulators,
     /// The first batch that failed, and why.
     pub(crate) first_failure: Option<(BatchTime, String)>,
     /// Its summary when it ended.

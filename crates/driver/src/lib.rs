@@ -16,6 +16,7 @@
 //!
 //! Failures: an executor's is the scheduler's business; a job's ends that job; a defect in the loop ends the process.
 
+mod accumulators;
 mod allocator;
 mod attached;
 mod clock;

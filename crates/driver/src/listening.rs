@@ -29,7 +29,8 @@ pub(crate) fn is_for_listeners(event: &follow_job_response::Event) -> bool {
         | Told::ReceiverError(_)
         | Told::ReceiverStopped(_)
         | Told::OutputStarted(_)
-        | Told::OutputCompleted(_) => true,
+        | Told::OutputCompleted(_)
+        | Told::AccumulatorsUpdated(_) => true,
     }
 }
 

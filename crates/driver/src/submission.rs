@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidemill_connectors::{cleanup_staging, planner};
+use tidemill_dstream::accumulator::Ledger;
 use tidemill_dstream::{OutputKind, Source};
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::plan as plan_wire;
@@ -12,6 +13,7 @@ use tokio::sync::broadcast;
 use tonic::Status;
 use tracing::{info, warn};
 
+use crate::accumulators::Accumulators;
 use crate::allocator::{Allocator, PlannedStream};
 use crate::committer::Committer;
 use crate::event::Submission;
@@ -68,8 +70,12 @@ impl EventLoop {
             outputs: plan.outputs.clone(),
             catalog: self.catalog.clone(),
             registry: self.options.registry.clone(),
+            accumulators: plan.accumulators.clone(),
+            ledger: Ledger::zero(&plan.accumulators),
             events: self.events.clone(),
         };
+        let zero = committer.ledger.read(&plan.accumulators, &self.options.registry);
+        let accumulators = Accumulators::new(plan.accumulators.clone(), zero);
         let reloads = submission.graph.tables.iter().any(|table| table.reload.is_some());
         let table_watch = reloads.then(|| {
             let data = submission.table_data;
@@ -126,6 +132,7 @@ impl EventLoop {
                 _attached: submission.attached,
             }),
             open_batches: BTreeMap::new(),
+            accumulators,
             first_failure: None,
             ended: None,
             graph: submission.graph,

@@ -125,6 +125,7 @@ pub(crate) fn job_detail(
         receivers: receivers.collect(),
         stages: stages.collect(),
         tables,
+        accumulators: record.accumulators.summaries(false, 0),
     }
 }
 

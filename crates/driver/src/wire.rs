@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_rpc::convert;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, output_report};
@@ -9,8 +10,8 @@ use tidemill_scheduler::{
     DatasetPart, Launch, OutputPart, OutputPayload, StoredBlock, TaskLaunch, TaskOutcome, TaskSuccess,
 };
 use tidemill_types::{
-    Attempt, BatchTime, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, ReceiverId, RoutingVersion,
-    StageId, TaskFailure,
+    AccumulatorId, Attempt, BatchTime, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, ReceiverId,
+    RoutingVersion, StageId, TaskFailure,
 };
 
 pub(crate) fn launch(launch: Launch) -> Command {
@@ -129,30 +130,40 @@ pub(crate) fn stored_block(
 }
 
 pub(crate) fn task_outcome(report: wire::TaskReport) -> TaskOutcome {
-    let partition = report.partition;
-    let result = match report.failure {
-        Some(failure) => Err(TaskFailure::try_from(failure)
-            .unwrap_or_else(|error| TaskFailure::new(FailureKind::Internal, error.to_string()))),
-        None => Ok(TaskSuccess {
-            input_rows: report.input_rows,
-            output_rows: report.output_rows,
-            wait: Duration::from_micros(report.wait_micros),
-            run: Duration::from_micros(report.run_micros),
-            sent_bytes: report.sent_bytes,
-            local_bytes: report.local_bytes,
-            outputs: report
-                .outputs
-                .into_iter()
-                .map(|output| output_part(partition, output))
-                .collect(),
-        }),
-    };
     TaskOutcome {
         stage: StageId(report.stage),
-        partition,
+        partition: report.partition,
         attempt: Attempt(report.attempt),
-        result,
+        result: task_result(report),
     }
+}
+
+fn task_result(report: wire::TaskReport) -> Result<TaskSuccess, TaskFailure> {
+    let damaged = |error: convert::Error| TaskFailure::new(FailureKind::Internal, error.to_string());
+    if let Some(failure) = report.failure {
+        return Err(TaskFailure::try_from(failure).unwrap_or_else(damaged));
+    }
+    let partition = report.partition;
+    let deltas = report.deltas.into_iter().map(accumulator_delta);
+    Ok(TaskSuccess {
+        input_rows: report.input_rows,
+        output_rows: report.output_rows,
+        wait: Duration::from_micros(report.wait_micros),
+        run: Duration::from_micros(report.run_micros),
+        sent_bytes: report.sent_bytes,
+        local_bytes: report.local_bytes,
+        outputs: report
+            .outputs
+            .into_iter()
+            .map(|output| output_part(partition, output))
+            .collect(),
+        deltas: deltas.collect::<Result<_, _>>().map_err(damaged)?,
+    })
+}
+
+fn accumulator_delta(delta: wire::AccumulatorDelta) -> Result<(AccumulatorId, AccumulatorState), convert::Error> {
+    let state = delta.state.unwrap_or_default();
+    Ok((AccumulatorId(delta.accumulator), state.try_into()?))
 }
 
 fn output_part(partition: u32, report: wire::OutputReport) -> OutputPart {

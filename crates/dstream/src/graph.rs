@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackPressure, NativeCall, Step};
+use crate::{AccumulatorDef, BackPressure, NativeCall, Step};
 
 /// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
 /// are equal whatever their files looked like.
@@ -24,6 +24,7 @@ pub struct JobGraph {
     /// At least one millisecond, a whole number of them.
     pub batch_interval: Duration,
     pub options: JobOptions,
+    pub accumulators: Vec<AccumulatorDef>,
     pub tables: Vec<TableDef>,
     pub streams: Vec<StreamDef>,
     pub outputs: Vec<OutputDef>,
@@ -279,6 +280,11 @@ pub enum Compression {
 }
 
 impl JobGraph {
+    #[must_use]
+    pub fn accumulator(&self, name: &str) -> Option<&AccumulatorDef> {
+        self.accumulators.iter().find(|accumulator| accumulator.name == name)
+    }
+
     #[must_use]
     pub fn stream(&self, name: &str) -> Option<&StreamDef> {
         self.streams.iter().find(|s| s.name == name)

@@ -9,6 +9,7 @@
 //!
 //! Pure data and pure functions: no clock, no I/O, no locks.
 
+pub mod accumulator;
 mod diagnostic;
 mod graph;
 mod input;
@@ -18,6 +19,7 @@ mod pressure;
 mod template;
 mod validate;
 
+pub use accumulator::{AccumulatorDef, AccumulatorKind, Addition, ValueType};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use graph::{
     Compression, FailurePolicy, FileFormat, ForeachUnit, GenerateSource, JobGraph, JobOptions, Line, OutputDef,

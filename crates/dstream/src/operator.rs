@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::Line;
+use crate::{Addition, Line};
 
 /// One operator applied to the stream before it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,9 @@ pub struct NativeCall {
     pub name: String,
     /// SQL expressions over the columns in scope; empty: all columns in scope, in their order.
     pub args: Vec<String>,
+    /// What its handles to accumulators stand for: the name that the function has for one, and that of the job. A handle
+    /// that is not here stands for the accumulator of its own name.
+    pub accumulators: Vec<(String, String)>,
 }
 
 impl NativeCall {
@@ -37,6 +40,7 @@ impl NativeCall {
         Self {
             name: name.into(),
             args: Vec::new(),
+            accumulators: Vec::new(),
         }
     }
 
@@ -44,6 +48,13 @@ impl NativeCall {
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same with a handle of the function bound to an accumulator of the job.
+    #[must_use]
+    pub fn accumulator(mut self, handle: impl Into<String>, accumulator: impl Into<String>) -> Self {
+        self.accumulators.push((handle.into(), accumulator.into()));
         self
     }
 }
@@ -221,6 +232,11 @@ pub enum Operator {
         fraction: f64,
         seed: u64,
     },
+    /// Adds to accumulators for each record, and passes the records on as they are. What is added is what is at this
+    /// place: no other step moves across it.
+    Accumulate {
+        additions: Vec<Addition>,
+    },
 
     // === partition by partition ===
     /// A registered function from the record batches of a partition to others.
@@ -379,6 +395,7 @@ impl Operator {
             Self::MapValues { .. } => "map_values",
             Self::FlatMapValues { .. } => "flat_map_values",
             Self::Sample { .. } => "sample",
+            Self::Accumulate { .. } => "accumulate",
             Self::MapPartitions { .. } => "map_partitions",
             Self::Glom => "glom",
             Self::Union { .. } => "union",
@@ -422,6 +439,7 @@ impl Operator {
         "map_values",
         "flat_map_values",
         "sample",
+        "accumulate",
         "map_partitions",
         "glom",
         "union",

@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
+use tidemill_types::{AccumulatorId, DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
 
-use crate::{FileFormat, OutputKind, Source};
+use crate::{AccumulatorKind, FileFormat, OutputKind, Source, ValueType};
 
 /// Everything that the scheduler has to know of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,20 @@ pub struct JobPlan {
     pub outputs: Vec<OutputPlan>,
     /// Names of the tables that stages read.
     pub tables: Vec<String>,
+    /// In definition order.
+    pub accumulators: Vec<AccumulatorPlan>,
+}
+
+/// An accumulator of the job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccumulatorPlan {
+    pub id: AccumulatorId,
+    pub name: String,
+    pub kind: AccumulatorKind,
+    /// `None`: nothing adds to it that would say, or the kind takes any.
+    pub value_type: Option<ValueType>,
+    /// Whether lists show it without being asked.
+    pub listed: bool,
 }
 
 /// An input stream.

@@ -3,6 +3,7 @@
 //! All faults are found in one pass and reported together. What SQL says of other streams, tables and columns is for
 //! the engine, which has a parser; the text of an expression is only looked at for being there.
 
+mod accumulators;
 mod operator;
 mod source;
 #[cfg(test)]
@@ -36,6 +37,7 @@ impl JobGraph {
     pub fn validate(&self) -> Result<(), Diagnostics> {
         let mut faults = Faults::default();
         job(self, &mut faults);
+        accumulators::check(self, &mut faults);
         tables(self, &mut faults);
         streams(self, &mut faults);
         outputs(self, &mut faults);
@@ -301,6 +303,7 @@ fn streams(graph: &JobGraph, faults: &mut Faults) {
         for (index, step) in stream.steps.iter().enumerate() {
             let path = format!("{path}.steps[{index}].{}", step.operator.name());
             operator::check(step, &path, faults);
+            accumulators::check_step(graph, step, &path, faults);
         }
     }
     let order = walk::order(graph, &names);
@@ -367,6 +370,10 @@ fn outputs(graph: &JobGraph, faults: &mut Faults) {
                     "the name of the function",
                     &function.name,
                 );
+                if !function.accumulators.is_empty() {
+                    let message = "a foreach output has no handles to accumulators: it may be called more than once";
+                    faults.add(output.line, format!("{path}.accumulators"), message);
+                }
             }
             OutputKind::Table { name, query } => {
                 identifier(faults, output.line, &format!("{path}.name"), "table", name);

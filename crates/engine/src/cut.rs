@@ -30,6 +30,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_dstream::plan::SlotPartition;
 use tidemill_types::SlotId;
 
+use crate::accumulate::adds;
 use crate::order::with_inputs;
 use crate::placement::Placement;
 use crate::session::STREAM_ROWS;
@@ -226,6 +227,10 @@ impl Cutter<'_> {
     fn is_everywhere(&self, plan: &Arc<dyn ExecutionPlan>) -> bool {
         if let Some(scan) = plan.downcast_ref::<SlotScanExec>() {
             return (self.is_table)(scan.slot());
+        }
+        // It counts once, not once for each task.
+        if adds(plan) {
+            return false;
         }
         let children = plan.children();
         if children.is_empty() {

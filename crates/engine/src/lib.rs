@@ -21,6 +21,7 @@
 //! [`TaskFailure`]: tidemill_types::TaskFailure
 //! [`Diagnostics`]: tidemill_dstream::Diagnostics
 
+mod accumulate;
 mod batches;
 mod binding;
 mod catalog;
@@ -53,6 +54,7 @@ mod windowed;
 mod zip_union;
 
 // What registered functions are made of.
+pub use accumulate::{AccumulatorHandle, Accumulators};
 pub use arrow;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
@@ -65,8 +67,9 @@ pub use ipc::{decode_ipc, encode_ipc};
 pub use memory::TaskMemory;
 pub use partitioner::Partitioner;
 pub use registry::{
-    BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry, RegistryBuilder,
-    StateBatch, StateUpdate, Transform,
+    Accumulator, BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry,
+    RegistryBuilder, StateBatch, StateUpdate, Transform,
 };
 pub use tables::{TableData, load_table};
 pub use template::{TaskStream, Template};
+pub use tidemill_dstream::accumulator::Scalar;

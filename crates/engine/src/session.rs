@@ -17,6 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
+use crate::compile::JobAccumulators;
 use crate::functions::task_functions;
 use crate::registry::Registry;
 use crate::state::StatePlanner;
@@ -69,9 +70,13 @@ pub(crate) fn planning_state(
     partitions: usize,
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
     registry: &Registry,
+    accumulators: Arc<JobAccumulators>,
 ) -> Result<SessionState> {
+    let config = config(partitions)?
+        .with_extension(Arc::new(registry.clone()))
+        .with_extension(accumulators);
     let state = SessionStateBuilder::new()
-        .with_config(config(partitions)?.with_extension(Arc::new(registry.clone())))
+        .with_config(config)
         .with_default_features()
         .with_physical_optimizer_rules(rules)
         .with_query_planner(Arc::new(StreamPlanner))

@@ -25,8 +25,9 @@ use datafusion_proto::bytes::{
 };
 use futures::{Stream, StreamExt};
 use prost::Message;
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::ExchangeKind;
-use tidemill_types::{SlotId, TaskFailure, TaskKey};
+use tidemill_types::{AccumulatorId, SlotId, TaskFailure, TaskKey};
 
 use crate::batches::compact;
 use crate::binding::{Inputs, TaskBinding};
@@ -40,7 +41,7 @@ use crate::session;
 use crate::slot_scan::SlotScanExec;
 
 /// Raised with every change of the bytes, our own nodes' included.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
 struct TemplateProto {
@@ -213,6 +214,7 @@ impl Template {
         let rows = scope.enter(|| plan.execute(key.partition as usize, Arc::new(context)))?;
         Ok(TaskStream {
             rows,
+            ended: false,
             scope,
             // Rows that stay may be remembered for long: they must not keep their inputs in memory.
             compact: matches!(self.inner.spread, Spread::Keep),
@@ -238,6 +240,8 @@ impl Template {
 /// The rows of a task. Polling it does the task's work, on the caller's thread.
 pub struct TaskStream {
     rows: SendableRecordBatchStream,
+    /// There are no more rows; inputs that have to be seen to their end may have some.
+    ended: bool,
     scope: Arc<TaskScope>,
     compact: bool,
 }
@@ -247,6 +251,12 @@ impl TaskStream {
     pub fn schema(&self) -> SchemaRef {
         self.rows.schema()
     }
+
+    /// What the task has added to accumulators, once it has come to its end.
+    #[must_use]
+    pub fn deltas(&self) -> Vec<(AccumulatorId, AccumulatorState)> {
+        self.scope.deltas().take()
+    }
 }
 
 impl Stream for TaskStream {
@@ -254,7 +264,16 @@ impl Stream for TaskStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let polled = this.scope.enter(|| this.rows.poll_next_unpin(cx));
+        let polled = this.scope.enter(|| {
+            if !this.ended {
+                match this.rows.poll_next_unpin(cx) {
+                    Poll::Ready(None) => this.ended = true,
+                    other => return other,
+                }
+            }
+            let drained = this.scope.watched().poll_drain(cx);
+            drained.map(|drained| drained.err().map(Err))
+        });
         polled.map(|next| {
             next.map(|batch| {
                 let batch = batch.map_err(|error| task_failure(&error))?;

@@ -186,7 +186,7 @@ impl EventLoop {
         if let Some(failure) = &failed {
             warn!(%task, %failure, "task failed");
         }
-        run.reports.push(task_report(task, wait, result));
+        run.reports.push(task_report(task, run.info.restore, wait, result));
         let tell = failed.is_some() || run.all_ended();
         let report = tell.then(|| wire::BatchReport {
             job: task.key.job.0,

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_rpc::driver as wire;
-use tidemill_types::{TaskAttempt, TaskFailure};
+use tidemill_types::{AccumulatorId, TaskAttempt, TaskFailure};
 
 use crate::task::Finished;
 
+/// `restore`: the task has run for its rows alone; what it adds to accumulators was counted when its batch was committed.
 pub(crate) fn task_report(
     task: TaskAttempt,
+    restore: bool,
     wait: Duration,
     result: Result<Box<Finished>, TaskFailure>,
 ) -> wire::TaskReport {
@@ -28,12 +31,23 @@ pub(crate) fn task_report(
             local_bytes: finished.local_bytes,
             run_micros: micros(finished.run),
             outputs: finished.outputs,
+            deltas: match restore {
+                true => Vec::new(),
+                false => finished.deltas.iter().map(delta).collect(),
+            },
             ..report
         },
         Err(failure) => wire::TaskReport {
             failure: Some(wire::Failure::from(&failure)),
             ..report
         },
+    }
+}
+
+fn delta((accumulator, state): &(AccumulatorId, AccumulatorState)) -> wire::AccumulatorDelta {
+    wire::AccumulatorDelta {
+        accumulator: accumulator.0,
+        state: Some(state.into()),
     }
 }
 

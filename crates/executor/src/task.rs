@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tidemill_connectors::{CommitPlace, ReadCounters, ReadOptions, StagePlace, StagedWriter, open};
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{ForeachUnit, InputItem, OutputKind, Source};
 use tidemill_engine::{
@@ -16,7 +17,7 @@ use tidemill_engine::{
 };
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, sliced_bytes};
-use tidemill_types::{BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
+use tidemill_types::{AccumulatorId, BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -56,6 +57,8 @@ pub(crate) struct Finished {
     pub(crate) local_bytes: u64,
     pub(crate) run: Duration,
     pub(crate) outputs: Vec<wire::OutputReport>,
+    /// What it added to accumulators.
+    pub(crate) deltas: Vec<(AccumulatorId, AccumulatorState)>,
     /// The dataset partition that is here now.
     pub(crate) dataset: Option<DatasetKey>,
 }
@@ -322,6 +325,7 @@ impl Task {
             finished.output_rows += batch.num_rows() as u64;
             parts.extend(partitioner.partition(&batch)?);
         }
+        finished.deltas = rows.deltas();
         let only = (!self.launch.only_targets.is_empty()).then_some(self.launch.only_targets.as_slice());
         let deliveries = self
             .node
@@ -377,6 +381,7 @@ impl Task {
                 kept.push(tidemill_storage::compact(&batch).map_err(storage_failure)?);
             }
         }
+        finished.deltas = rows.deltas();
         for writer in writers {
             finished.outputs.push(writer.finish(self, &schema).await?);
         }

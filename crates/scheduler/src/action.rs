@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tidemill_dstream::InputItem;
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_types::{
-    Attempt, BatchTime, BlockId, ExecutorId, JobId, OutputId, PlanVersion, ReceiverId, RoutingVersion, SlotId, StageId,
-    StreamId,
+    AccumulatorId, Attempt, BatchTime, BlockId, ExecutorId, JobId, OutputId, PlanVersion, ReceiverId, RoutingVersion,
+    SlotId, StageId, StreamId,
 };
 
 use crate::event::{DatasetPart, OutputPart};
@@ -85,11 +86,14 @@ pub enum Action {
         batch: BatchTime,
         index: i64,
     },
-    /// Make the outputs of a batch visible, in the order given.
+    /// Make the outputs of a batch visible, in the order given, and take in what its tasks added to accumulators: all of
+    /// it or nothing.
     Commit {
         job: JobId,
         batch: BatchTime,
         outputs: Vec<OutputCommit>,
+        /// Those of each task once, in the order of stages and partitions.
+        deltas: Vec<(AccumulatorId, AccumulatorState)>,
     },
     /// Something that listeners may want to know.
     Publish(Notice),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{BackPressure, FailurePolicy, InputItem};
 use tidemill_types::{
-    Attempt, BatchTime, BlockId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId, StageId, StreamId, TaskFailure,
+    AccumulatorId, Attempt, BatchTime, BlockId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId, StageId, StreamId,
+    TaskFailure,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +144,8 @@ pub struct TaskSuccess {
     pub sent_bytes: u64,
     pub local_bytes: u64,
     pub outputs: Vec<OutputPart>,
+    /// What it added to accumulators.
+    pub deltas: Vec<(AccumulatorId, AccumulatorState)>,
 }
 
 /// A task's part of an output. The payload is opaque here: the committer made it and reads it.

@@ -57,6 +57,10 @@ id!(
     OutputId(u32)
 );
 id!(
+    /// An accumulator of a job.
+    AccumulatorId(u32)
+);
+id!(
     /// A place in a stage's plan at which a batch's input is bound.
     SlotId(u32)
 );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemill_client::{DStream, Reducer, StateSpec, StateUpdate, StreamingContext};
+use tidemill_dstream::AccumulatorKind;
 
 pub(super) type Example = fn(&StreamingContext);
 
@@ -14,6 +15,7 @@ pub(super) const EXAMPLES: &[(&str, Example)] = &[
     ("map_values", map_values),
     ("flat_map_values", flat_map_values),
     ("sample", sample),
+    ("accumulate", accumulate),
     ("map_partitions", map_partitions),
     ("glom", glom),
     ("union", union),
@@ -103,6 +105,16 @@ fn sample(ctx: &StreamingContext) {
         .sample(0.1, 7)
         .count()
         .map([("share", "round(count / 10000.0, 1)")])
+        .print();
+}
+
+fn accumulate(ctx: &StreamingContext) {
+    let blank_lines = ctx.accumulator("blank_lines", AccumulatorKind::Count);
+    let characters = ctx.accumulator("characters", AccumulatorKind::Sum);
+    ctx.queue_stream([vec!["a", "", "bcd"], vec![""]])
+        .accumulate_when(&blank_lines, "1", "value = ''")
+        .accumulate(&characters, "length(value)")
+        .filter("value <> ''")
         .print();
 }
 

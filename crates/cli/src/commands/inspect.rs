@@ -48,6 +48,15 @@ pub(crate) async fn stop(driver: &str, job: &str, now: bool, output: Output) -> 
     Ok(())
 }
 
+pub(crate) async fn accumulators(driver: &str, job: &str, all: bool, batches: u32, output: Output) -> Result<()> {
+    let accumulators = Client::connect(driver).await?.accumulators(job, all, batches).await?;
+    match output {
+        Output::Table => println!("{}", tables::accumulators(&accumulators)),
+        Output::Json => println!("{}", json::accumulators(&accumulators)?),
+    }
+    Ok(())
+}
+
 pub(crate) async fn executors(driver: &str, output: Output) -> Result<()> {
     let executors = Client::connect(driver).await?.executors().await?;
     match output {

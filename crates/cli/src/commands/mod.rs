@@ -79,6 +79,12 @@ pub(crate) async fn execute(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Jobs { driver } => inspect::jobs(&driver.driver, global.output).await,
         Command::Job { job, driver, follow } => inspect::job(&driver.driver, &job, follow, global.output).await,
         Command::Stop { job, driver, now } => inspect::stop(&driver.driver, &job, now, global.output).await,
+        Command::Accumulators {
+            job,
+            driver,
+            all,
+            batches,
+        } => inspect::accumulators(&driver.driver, &job, all, batches, global.output).await,
         Command::Executors { driver } => inspect::executors(&driver.driver, global.output).await,
         Command::Sql { query, driver } => inspect::sql(&driver.driver, &query, global.output).await,
         Command::Top {

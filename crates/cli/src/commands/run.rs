@@ -1,7 +1,7 @@
 //! Jobs in this process: run, validate, explain.
 
 use anyhow::Result;
-use tidemill_client::{SubmitOptions, resolve_paths};
+use tidemill_client::{Client, SubmitOptions, resolve_paths};
 use tidemill_config::Config;
 use tidemill_engine::Registry;
 use tidemill_local::LocalCluster;
@@ -9,7 +9,7 @@ use tidemill_local::LocalCluster;
 use super::follow::{Printer, follow_to_end};
 use super::job_file;
 use crate::args::{JobFile, Output, RunLimits};
-use crate::render::json;
+use crate::render::{json, tables};
 
 /// What a cluster in this process is started with.
 #[derive(Clone, Copy)]
@@ -47,9 +47,24 @@ pub(crate) async fn run(
     for warning in &submitted.warnings {
         eprintln!("warning: {warning}");
     }
-    let result = follow_to_end(&client, &submitted.job.to_string(), Printer::Rows(output)).await;
+    let job = submitted.job.to_string();
+    let result = follow_to_end(&client, &job, Printer::Rows(output)).await;
+    let counted = print_accumulators(&client, &job, output).await;
     cluster.stop().await;
-    result
+    result.and(counted)
+}
+
+/// What the job has counted, if it has named accumulators.
+async fn print_accumulators(client: &Client, job: &str, output: Output) -> Result<()> {
+    let accumulators = client.accumulators(job, false, 0).await?;
+    if accumulators.is_empty() {
+        return Ok(());
+    }
+    match output {
+        Output::Table => println!("{}", tables::accumulators(&accumulators)),
+        Output::Json => println!("{}", json::closing(&accumulators)?),
+    }
+    Ok(())
 }
 
 pub(crate) async fn validate(embedded: Embedded<'_>, job: &JobFile, output: Output) -> Result<()> {

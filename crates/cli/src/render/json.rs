@@ -6,7 +6,10 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use arrow::json::ArrayWriter;
 use serde_json::{Value, json};
-use tidemill_client::{BatchSummary, Delays, ExecutorSummary, JobDetail, JobSummary, PrintedBatch, Submitted};
+use tidemill_client::{
+    AccumulatorBatch, AccumulatorSummary, BatchSummary, Bucket, Delays, ExecutorSummary, JobDetail, JobSummary,
+    PrintedBatch, Reading, Scalar, Submitted,
+};
 
 pub(crate) fn submitted(submitted: &Submitted, name: &str) -> Result<String> {
     text(&json!({"id": submitted.job.0, "name": name, "warnings": submitted.warnings}))
@@ -47,7 +50,52 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
         "receivers": receivers.collect::<Vec<_>>(),
         "stages": stages.collect::<Vec<_>>(),
         "tables": detail.tables,
+        "accumulators": detail.accumulators.iter().map(accumulator).collect::<Vec<_>>(),
     }))
+}
+
+pub(crate) fn accumulators(accumulators: &[AccumulatorSummary]) -> Result<String> {
+    text(&Value::Array(accumulators.iter().map(accumulator).collect()))
+}
+
+/// The accumulators of a job that has run here, on one line.
+pub(crate) fn closing(accumulators: &[AccumulatorSummary]) -> Result<String> {
+    let accumulators: Vec<Value> = accumulators.iter().map(accumulator).collect();
+    Ok(json!({"accumulators": accumulators}).to_string())
+}
+
+fn accumulator(accumulator: &AccumulatorSummary) -> Value {
+    let batch = |batch: &AccumulatorBatch| json!({"batch_time": batch.time.0, "reading": reading(&batch.reading)});
+    json!({
+        "name": accumulator.name,
+        "kind": accumulator.kind,
+        "type": accumulator.value_type,
+        "listed": accumulator.listed,
+        "total": reading(&accumulator.total),
+        "batches": accumulator.batches.iter().map(batch).collect::<Vec<_>>(),
+    })
+}
+
+fn reading(reading: &Reading) -> Value {
+    let bucket = |bucket: &Bucket| json!({"bound": bucket.bound, "count": bucket.count});
+    json!({
+        "value": reading.value.as_ref().map(scalar),
+        "count": reading.count,
+        "nan": reading.nan,
+        "buckets": reading.buckets.iter().map(bucket).collect::<Vec<_>>(),
+        "values": reading.values.iter().map(scalar).collect::<Vec<_>>(),
+        "problem": reading.problem,
+    })
+}
+
+/// JSON has no infinite numbers, dates and times: they are texts.
+fn scalar(scalar: &Scalar) -> Value {
+    match scalar {
+        Scalar::Boolean(value) => json!(value),
+        Scalar::Integer(value) => json!(value),
+        Scalar::Float(value) if value.is_finite() => json!(value),
+        other => json!(other.to_string()),
+    }
 }
 
 pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {

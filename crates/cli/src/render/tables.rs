@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use tidemill_client::{ExecutorSummary, JobDetail, JobSummary};
+use tidemill_client::{AccumulatorSummary, Bucket, ExecutorSummary, JobDetail, JobSummary, Reading};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -140,8 +140,58 @@ pub(crate) fn job(detail: &JobDetail) -> String {
         }
         text.push_str(&format!("\n{receivers}\n"));
     }
+    if !detail.accumulators.is_empty() {
+        text.push_str(&format!("\n{}\n", accumulators(&detail.accumulators)));
+    }
     if !detail.tables.is_empty() {
         text.push_str(&format!("\ntables: {}\n", detail.tables.join(", ")));
+    }
+    text
+}
+
+/// A value in a cell: of a histogram its buckets, of a value that cannot be had the reason.
+fn cell(reading: &Reading) -> String {
+    if let Some(problem) = &reading.problem {
+        return problem.clone();
+    }
+    if !reading.buckets.is_empty() {
+        let bucket = |bucket: &Bucket| match bucket.bound {
+            Some(bound) => format!("≤ {bound}: {}", bucket.count),
+            None => format!("more: {}", bucket.count),
+        };
+        return reading.buckets.iter().map(bucket).collect::<Vec<_>>().join(", ");
+    }
+    reading.value.as_ref().map_or_else(String::new, ToString::to_string)
+}
+
+pub(crate) fn accumulators(accumulators: &[AccumulatorSummary]) -> String {
+    if accumulators.is_empty() {
+        return "no accumulators".to_owned();
+    }
+    let mut totals = table(&["accumulator", "kind", "value", "values added", "NaN left out"]);
+    for accumulator in accumulators {
+        totals.add_row([
+            accumulator.name.clone(),
+            accumulator.kind.clone(),
+            cell(&accumulator.total),
+            accumulator.total.count.to_string(),
+            accumulator.total.nan.to_string(),
+        ]);
+    }
+    let mut text = totals.to_string();
+    if accumulators.iter().any(|accumulator| !accumulator.batches.is_empty()) {
+        let mut batches = table(&["accumulator", "batch", "value", "values added"]);
+        for accumulator in accumulators {
+            for batch in &accumulator.batches {
+                batches.add_row([
+                    accumulator.name.clone(),
+                    batch.time.to_string(),
+                    cell(&batch.reading),
+                    batch.reading.count.to_string(),
+                ]);
+            }
+        }
+        text.push_str(&format!("\n\n{batches}"));
     }
     text
 }

@@ -25,6 +25,7 @@ pub(super) fn lower(job: &Job) -> JobGraph {
         name: job.name.clone(),
         batch_interval: job.batch_interval,
         options: job.options.clone(),
+        accumulators: job.accumulators.clone(),
         tables: job.tables.clone(),
         streams: streams.collect(),
         outputs: outputs.collect(),

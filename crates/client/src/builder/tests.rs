@@ -1,4 +1,4 @@
-use tidemill_dstream::{FileFormat, Function, NativeCall, StreamInput};
+use tidemill_dstream::{AccumulatorKind, FileFormat, Function, NativeCall, StreamInput, ValueType};
 
 use super::*;
 use crate::job_file::to_yaml;
@@ -7,11 +7,12 @@ fn context() -> StreamingContext {
     StreamingContext::new("job", Duration::from_secs(1))
 }
 
-/// The streams and outputs of the graph, as a job file shows them.
+/// The accumulators, streams and outputs of the graph, as a job file shows them.
 fn shown(ctx: &StreamingContext) -> String {
     let graph = ctx.graph().unwrap_or_else(|faults| panic!("{faults}"));
     let text = to_yaml(&graph);
-    text[text.find("streams:").unwrap()..].to_owned()
+    let begin = text.find("accumulators:").or_else(|| text.find("streams:"));
+    text[begin.unwrap()..].to_owned()
 }
 
 #[test]
@@ -312,5 +313,43 @@ fn what_has_no_number_of_partitions_says_so() {
     assert_eq!(
         ctx.graph().unwrap_err().to_string(),
         "streams: `map` takes no number of partitions (put `repartition` behind it)"
+    );
+}
+
+#[test]
+fn accumulators_are_declared_and_added_to() {
+    let ctx = context();
+    let lines = ctx.accumulator("lines", AccumulatorKind::Count);
+    let total = ctx.accumulator("total", AccumulatorKind::Sum).of(ValueType::Float);
+    let longest = ctx.unnamed_accumulator(AccumulatorKind::Max);
+    assert_eq!((total.name(), longest.name()), ("total", "accumulator_1"));
+    ctx.text_file("a")
+        .accumulate(&lines, "1")
+        .accumulate(&total, "octet_length(value)")
+        .accumulate_when(&longest, "octet_length(value)", "value <> ''")
+        .print();
+    assert_eq!(
+        shown(&ctx),
+        "\
+accumulators:
+  lines: {kind: count}
+  total: {kind: sum, type: float}
+  accumulator_1: {kind: max, listed: false}
+streams:
+  stream_1:
+    source: {text_file: {path: a}}
+    steps:
+      - accumulate: {into: lines}
+      - accumulate: {into: total, add: octet_length(value)}
+      - accumulate: {into: accumulator_1, add: octet_length(value), when: \"value <> ''\"}
+outputs:
+  - print: {from: stream_1}
+"
+    );
+    let other = context();
+    other.text_file("b").accumulate(&lines, "1").print();
+    assert_eq!(
+        other.graph().unwrap_err().to_string(),
+        "streams: `accumulate` into `lines` of another StreamingContext"
     );
 }

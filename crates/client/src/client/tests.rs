@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tidemill_dstream::{Diagnostic, Diagnostics};
 use tidemill_rpc::control::control_service_server::{ControlService, ControlServiceServer};
 use tidemill_rpc::convert::diagnostics_status;
+use tidemill_rpc::plan;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Request;
@@ -163,6 +164,40 @@ impl ControlService for Driver {
             return Ok(Response::new(Box::pin(events.take(2).chain(tokio_stream::pending()))));
         }
         Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn list_accumulators(
+        &self,
+        request: Request<control::ListAccumulatorsRequest>,
+    ) -> Result<Response<control::ListAccumulatorsResponse>, Status> {
+        let request = request.into_inner();
+        assert_eq!(
+            (request.job.as_str(), request.all, request.batches),
+            ("7", true, u32::MAX)
+        );
+        let reading = |integer| {
+            let value = plan::accumulator_scalar::Value::Integer(integer);
+            Some(control::AccumulatorReading {
+                value: Some(plan::AccumulatorScalar { value: Some(value) }),
+                count: 2,
+                ..Default::default()
+            })
+        };
+        let accumulator = control::AccumulatorSummary {
+            name: "lines".to_owned(),
+            kind: "sum".to_owned(),
+            r#type: "integer".to_owned(),
+            listed: true,
+            total: reading(5),
+            batches: vec![control::AccumulatorBatch {
+                batch_time_ms: 3000,
+                reading: reading(2),
+            }],
+        };
+        Ok(Response::new(control::ListAccumulatorsResponse {
+            job: 7,
+            accumulators: vec![accumulator],
+        }))
     }
 
     async fn list_executors(
@@ -557,4 +592,33 @@ async fn waiting_for_the_end_is_over_after_the_timeout() {
             .unwrap()
     );
     assert_eq!(ctx.state(), ContextState::Active);
+}
+
+#[tokio::test]
+async fn accumulators_are_asked_for_by_the_job_and_by_their_names() {
+    let client = Client::connect(&serve().await).await.unwrap();
+    let job = client
+        .start(&graph("words"), &[], SubmitOptions::default())
+        .await
+        .unwrap();
+    let lines = job.accumulator("lines").await.unwrap();
+    assert_eq!(
+        (lines.kind.as_str(), lines.value_type.as_deref()),
+        ("sum", Some("integer"))
+    );
+    assert_eq!(
+        lines.total.value,
+        Some(tidemill_dstream::accumulator::Scalar::Integer(5))
+    );
+    let batches: Vec<_> = lines
+        .batches
+        .iter()
+        .map(|batch| (batch.time.0, batch.reading.count))
+        .collect();
+    assert_eq!(batches, [(3000, 2)]);
+    let unknown = job.accumulator("line").await.unwrap_err().to_string();
+    assert!(
+        unknown.contains("no accumulator `line` (did you mean `lines`?)"),
+        "{unknown}"
+    );
 }

@@ -45,10 +45,25 @@ pub(super) fn call(reader: &mut Reader<'_>, settings: &Settings<'_>) -> Option<N
         Data::List(items) => each(items, path, |item, at| reader.expression(item, at)),
         _ => reader.expression(node, path).map(|sql| vec![sql]),
     });
+    let accumulators = reader.optional(settings, "accumulators", bindings);
     Some(NativeCall {
         name: name?,
         args: args?.unwrap_or_default(),
+        accumulators: accumulators?.unwrap_or_default(),
     })
+}
+
+/// `{handle: accumulator}`.
+fn bindings(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Vec<(String, String)>> {
+    let settings = reader.mapping(node, path, "{handle of the function: accumulator}")?;
+    let all: Vec<Option<(String, String)>> = settings
+        .entries()
+        .map(|entry| {
+            let name = reader.text(&entry.value, &join(path, &entry.key), "the name of an accumulator")?;
+            Some((entry.key.clone(), name))
+        })
+        .collect();
+    all.into_iter().collect()
 }
 
 // === columns ===

@@ -12,10 +12,12 @@ pub(super) const JOB: &[&str] = &[
     "remember",
     "back_pressure",
     "max_queued_batches",
+    "accumulators",
     "tables",
     "streams",
     "outputs",
 ];
+pub(super) const ACCUMULATOR: &[&str] = &["kind", "native", "type", "limit", "bounds", "listed"];
 pub(super) const TABLE: &[&str] = &["file", "format", "reload"];
 pub(super) const STREAM: &[&str] = &["source", "from", "steps"];
 pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval", "max_rate", "initial_rate"];
@@ -31,11 +33,13 @@ pub(super) const FOREACH: &[&str] = &["from", "native", "args", "per"];
 
 // Steps, and parts of them that several have.
 pub(super) const NONE: &[&str] = &[];
-pub(super) const NATIVE: &[&str] = &["native", "args"];
+pub(super) const NATIVE: &[&str] = &["native", "args", "accumulators"];
 pub(super) const PARTITIONS: &[&str] = &["partitions"];
 pub(super) const KEY_AND_PARTITIONS: &[&str] = &["key", "partitions"];
 pub(super) const MAP_VALUES: &[&str] = &["key"];
 pub(super) const SAMPLE: &[&str] = &["fraction", "seed"];
+/// Into an accumulator that is declared, or into one that is declared here.
+pub(super) const ACCUMULATE: &[&str] = &["into", "add", "when", "kind", "native", "type", "limit", "bounds"];
 pub(super) const UNION: &[&str] = &["with"];
 pub(super) const REDUCE: &[&str] = &["function", "inverse"];
 pub(super) const REDUCE_BY_KEY: &[&str] = &["key", "function", "inverse", "partitions"];
@@ -58,6 +62,7 @@ pub(super) const MAP_WITH_STATE: &[&str] = &["key", "values", "state", "emit", "
 pub const KEYS: &[(&str, &[&str])] = &[
     ("The job", JOB),
     ("Back-pressure", BACK_PRESSURE),
+    ("Accumulators", ACCUMULATOR),
     ("Tables", TABLE),
     ("Streams", STREAM),
     ("socket_text", SOCKET_TEXT),
@@ -79,6 +84,7 @@ pub const STEP_KEYS: &[(&str, &[&str])] = &[
     ("map_values", MAP_VALUES),
     ("flat_map_values", MAP_VALUES),
     ("sample", SAMPLE),
+    ("accumulate", ACCUMULATE),
     ("map_partitions", NATIVE),
     ("glom", NONE),
     ("union", UNION),

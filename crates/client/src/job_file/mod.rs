@@ -7,6 +7,7 @@
 //!   change the file's structure. `$${` stands for `${`.
 //! - Expressions are SQL and not looked into here. Where one stands, `{native: name}` may stand too.
 
+mod accumulators;
 mod document;
 mod functions;
 mod keys;
@@ -98,6 +99,10 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
     let remember = reader.optional(&settings, "remember", Reader::duration);
     let back_pressure = reader.optional(&settings, "back_pressure", back_pressure);
     let max_queued_batches = reader.optional(&settings, "max_queued_batches", number);
+    let accumulators = match settings.get("accumulators") {
+        None => Some(Vec::new()),
+        Some(node) => named(reader, node, "accumulators", "accumulator", accumulators::accumulator),
+    };
     let tables = match settings.get("tables") {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
@@ -124,6 +129,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             back_pressure: back_pressure?.unwrap_or(defaults.back_pressure),
             max_queued_batches: max_queued_batches?.unwrap_or(defaults.max_queued_batches),
         },
+        accumulators: accumulators::with_unnamed(accumulators?, reader),
         tables: tables?,
         streams: streams?,
         outputs: outputs?,

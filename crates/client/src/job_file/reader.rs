@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidemill_dstream::Diagnostic;
+use tidemill_dstream::{AccumulatorDef, Diagnostic};
 
 use super::document::{Data, Entry, Node};
 use super::substitute::{ParseOptions, Substitution};
@@ -18,6 +18,8 @@ pub(super) struct Reader<'a> {
     substitution: Substitution<'a>,
     /// The line of each key by its path, for faults that are found later.
     lines: HashMap<String, u32>,
+    /// Accumulators that steps have declared for themselves.
+    pub(super) unnamed: Vec<AccumulatorDef>,
 }
 
 /// A mapping whose keys are known and there once.
@@ -70,6 +72,7 @@ impl<'a> Reader<'a> {
             faults: Vec::new(),
             substitution: Substitution::new(options),
             lines: HashMap::new(),
+            unnamed: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ mod window;
 
 use tidemill_dstream::{Function, JoinKind, Line, Operator, Step};
 
+use super::accumulators;
 use super::document::{Data, Entry, Node};
 use super::functions::{columns_or_value, function, is_native, native};
 use super::keys;
@@ -68,6 +69,7 @@ fn operator(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<Operat
             record::values(reader, node, path).map(|(keys, columns)| Operator::FlatMapValues { keys, columns })
         }
         "sample" => record::sample(reader, node, path),
+        "accumulate" => accumulators::accumulate(reader, node, path),
         "map_partitions" => native(reader, node, path).map(|function| Operator::MapPartitions { function }),
         "glom" => nothing(reader, node, path).map(|()| Operator::Glom),
         "union" => join::union(reader, node, path),

@@ -1,3 +1,4 @@
+mod accumulators;
 mod reading;
 mod steps;
 mod writing;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use functions::call;
 use tidemill_dstream::{
-    FailurePolicy, ForeachUnit, JobGraph, JobOptions, OutputDef, OutputKind, QueueItem, SaveOutput, Source, StreamDef,
-    StreamInput, TableDef,
+    AccumulatorDef, AccumulatorKind, FailurePolicy, ForeachUnit, JobGraph, JobOptions, OutputDef, OutputKind,
+    QueueItem, SaveOutput, Source, StreamDef, StreamInput, TableDef,
 };
 
 use super::outputs::{COMPRESSIONS, FILE_FORMATS, FOREACH_UNITS};
@@ -27,6 +27,13 @@ pub fn to_yaml(graph: &JobGraph) -> String {
         ("batch_interval", duration(graph.batch_interval)),
     ];
     options(&graph.options, &mut entries);
+    if !graph.accumulators.is_empty() {
+        let accumulators = graph
+            .accumulators
+            .iter()
+            .map(|definition| (definition.name.clone(), accumulator(definition)));
+        entries.push(("accumulators", Value::Map(accumulators.collect(), Layout::Block)));
+    }
     if !graph.tables.is_empty() {
         let tables = graph
             .tables
@@ -98,6 +105,29 @@ fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
         });
         entries.push(("back_pressure", pressure.unwrap_or_else(|| Value::word(false))));
     }
+}
+
+fn accumulator(accumulator: &AccumulatorDef) -> Value {
+    let mut entries = match &accumulator.kind {
+        AccumulatorKind::Native { name } => vec![("native", Value::text(name))],
+        kind => vec![("kind", Value::text(kind.name()))],
+    };
+    match &accumulator.kind {
+        AccumulatorKind::Distinct { limit } if *limit != AccumulatorKind::DISTINCT_LIMIT => {
+            entries.push(("limit", Value::word(limit)));
+        }
+        AccumulatorKind::Histogram { bounds } => {
+            let bounds = bounds.iter().map(Value::word).collect();
+            entries.push(("bounds", Value::List(bounds, Layout::Short)));
+        }
+        _ => {}
+    }
+    let value_type = accumulator.value_type;
+    entries.extend(value_type.map(|value_type| ("type", Value::text(value_type.name()))));
+    if !accumulator.listed {
+        entries.push(("listed", Value::word(false)));
+    }
+    Value::map(entries)
 }
 
 fn table(table: &TableDef) -> Value {

@@ -331,6 +331,15 @@ impl ControlService for ControlHandler {
         Ok(Response::new(control::ListExecutorsResponse { executors }))
     }
 
+    async fn list_accumulators(
+        &self,
+        request: Request<control::ListAccumulatorsRequest>,
+    ) -> Result<Response<control::ListAccumulatorsResponse>, Status> {
+        let request = request.into_inner();
+        let accumulators = self.ask(|reply| Control::Accumulators { request, reply }).await??;
+        Ok(Response::new(accumulators))
+    }
+
     type QuerySqlStream = Items<control::QuerySqlResponse>;
 
     async fn query_sql(

@@ -27,6 +27,23 @@ pub(super) fn check(step: &Step, path: &str, faults: &mut Faults) {
                 faults.add(step.line, format!("{path}.fraction"), message);
             }
         }
+        Operator::Accumulate { additions } => {
+            if additions.is_empty() {
+                faults.hinted(
+                    step.line,
+                    path,
+                    "adds to nothing",
+                    "such as `accumulate: {into: lines}`",
+                );
+            }
+            for (addition, path) in super::accumulators::places(additions, path) {
+                let line = Line(addition.line.0.or(step.line.0));
+                check_function(&addition.add, line, &format!("{path}.add"), faults);
+                if let Some(when) = &addition.when {
+                    check_function(when, line, &format!("{path}.when"), faults);
+                }
+            }
+        }
         Operator::MapPartitions { function } => check_call(function, step.line, path, faults),
         Operator::Union { with } | Operator::TransformWith { with, .. } | Operator::Cogroup { with, .. }
             if with.is_empty() =>
@@ -323,6 +340,14 @@ fn check_call(call: &NativeCall, line: Line, path: &str, faults: &mut Faults) {
     faults.not_empty(line, format!("{path}.native"), "the name of the function", &call.name);
     for (i, arg) in call.args.iter().enumerate() {
         faults.not_empty(line, format!("{path}.args[{i}]"), "the expression", arg);
+    }
+    let mut seen = HashSet::new();
+    for (handle, _) in call.accumulators.iter().filter(|(handle, _)| !seen.insert(handle)) {
+        faults.add(
+            line,
+            format!("{path}.accumulators.{handle}"),
+            format!("`{handle}` is bound twice"),
+        );
     }
 }
 

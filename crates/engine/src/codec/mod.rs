@@ -1,5 +1,6 @@
 //! Our own plan nodes as bytes, beside those that datafusion-proto knows.
 
+mod accumulator_proto;
 mod fold_proto;
 
 use std::any::Any;
@@ -20,16 +21,19 @@ use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 use tidemill_types::SlotId;
 
+use crate::accumulate::{AccumulateExec, Added};
 use crate::fold::FoldFunction;
 use crate::glom::GlomExec;
 use crate::ipc::{decode_ipc, encode_ipc};
 use crate::placement::Placement;
-use crate::registry::{Function, NativeBatchesExec, Registry};
+use crate::registry::{Function, NativeBatchesExec, NativeScalar, Registry};
 use crate::slot_scan::SlotScanExec;
 use crate::split_count::{SplitCount, SplitCountExec};
 use crate::state::{StateExec, StateKind, StateSpec, Update, Value};
 use crate::windowed::{Window, WindowMergeExec};
 use crate::zip_union::ZipUnionExec;
+
+use accumulator_proto::{BoundProto, TargetProto};
 
 /// Encodes and, with the functions of the build, decodes.
 #[derive(Debug, Default)]
@@ -47,7 +51,7 @@ impl NodeCodec {
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeProto {
-    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Node", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     node: Option<Node>,
 }
 
@@ -67,6 +71,25 @@ enum Node {
     Glom(GlomProto),
     #[prost(message, tag = "7")]
     NativeBatches(NativeBatchesProto),
+    #[prost(message, tag = "8")]
+    Accumulate(AccumulateProto),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AccumulateProto {
+    #[prost(uint32, tag = "1")]
+    operator: u32,
+    #[prost(message, repeated, tag = "2")]
+    added: Vec<AddedProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AddedProto {
+    #[prost(message, optional, tag = "1")]
+    target: Option<TargetProto>,
+    /// An expression in datafusion-proto's form.
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,6 +97,8 @@ struct NativeBatchesProto {
     /// The name under which the function is registered.
     #[prost(string, tag = "1")]
     function: String,
+    #[prost(message, optional, tag = "2")]
+    accumulators: Option<BoundProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -308,6 +333,18 @@ impl PhysicalExtensionCodec for NodeCodec {
         } else if let Some(native) = plan.downcast_ref::<NativeBatchesExec>() {
             Node::NativeBatches(NativeBatchesProto {
                 function: native.function().name().to_owned(),
+                accumulators: BoundProto::of(native.function().accumulators()),
+            })
+        } else if let Some(accumulate) = plan.downcast_ref::<AccumulateExec>() {
+            let added = accumulate.added().iter().map(|added| {
+                Ok(AddedProto {
+                    target: Some(TargetProto::of(&added.target)),
+                    value: self.encode_expr(&added.value, converter)?,
+                })
+            });
+            Node::Accumulate(AccumulateProto {
+                operator: accumulate.operator(),
+                added: added.collect::<Result<_>>()?,
             })
         } else if let Some(state) = plan.downcast_ref::<StateExec>() {
             Node::State(self.encode_state(state.spec(), converter)?)
@@ -372,7 +409,23 @@ impl PhysicalExtensionCodec for NodeCodec {
                 };
                 Ok(Arc::new(SplitCountExec::new(Arc::clone(input), parts)))
             }
-            Some(Node::NativeBatches(NativeBatchesProto { function })) => {
+            Some(Node::Accumulate(accumulate)) => {
+                let [input] = inputs else {
+                    return internal_err!("an AccumulateExec has one input");
+                };
+                let added = accumulate.added.into_iter().map(|added| {
+                    Ok(Added {
+                        target: Arc::new(TargetProto::decoded(added.target, &self.registry)?),
+                        value: self.decode_expr(&added.value, &input.schema(), context, converter)?,
+                    })
+                });
+                Ok(Arc::new(AccumulateExec::new(
+                    accumulate.operator,
+                    added.collect::<Result<_>>()?,
+                    Arc::clone(input),
+                )))
+            }
+            Some(Node::NativeBatches(NativeBatchesProto { function, accumulators })) => {
                 let [input] = inputs else {
                     return internal_err!("a NativeBatchesExec has one input");
                 };
@@ -380,7 +433,7 @@ impl PhysicalExtensionCodec for NodeCodec {
                     return Err(unregistered(&function));
                 };
                 Ok(Arc::new(NativeBatchesExec::try_new(
-                    function.clone(),
+                    function.bound(BoundProto::decoded(accumulators, &self.registry)?),
                     Arc::clone(input),
                 )?))
             }
@@ -414,8 +467,28 @@ impl PhysicalExtensionCodec for NodeCodec {
         }
     }
 
-    fn try_decode_udf(&self, name: &str, _: &[u8]) -> Result<Arc<ScalarUDF>> {
-        Err(unregistered(name))
+    fn try_encode_udf(&self, function: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
+        // Functions without bytes are found by name.
+        if let Some(native) = NativeScalar::of(function)
+            && let Some(bound) = BoundProto::of(native.accumulators())
+        {
+            buf.extend(bound.encode_to_vec());
+        }
+        Ok(())
+    }
+
+    fn try_decode_udf(&self, name: &str, buf: &[u8]) -> Result<Arc<ScalarUDF>> {
+        let native = match self.registry.get(name) {
+            Some(Function::Scalar(function)) if !buf.is_empty() => NativeScalar::of(function),
+            _ => None,
+        };
+        let Some(native) = native else {
+            return Err(unregistered(name));
+        };
+        let bound = BoundProto::decode(buf);
+        let bound = bound.map_err(|e| internal_datafusion_err!("decoding the handles of `{name}`: {e}"))?;
+        let bound = BoundProto::decoded(Some(bound), &self.registry)?;
+        Ok(Arc::new(ScalarUDF::from(native.bound(bound))))
     }
 
     fn try_encode_udaf(&self, function: &AggregateUDF, buf: &mut Vec<u8>) -> Result<()> {

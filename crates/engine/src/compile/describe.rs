@@ -34,6 +34,7 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, parts: &mut Vec<String>) {
         "UnnestExec" => "flat_map",
         "HashJoinExec" | "NestedLoopJoinExec" | "CrossJoinExec" | "SortMergeJoinExec" => "join",
         "ZipUnionExec" => "union",
+        "AccumulateExec" => "accumulate",
         "PartitionedTopKExec" => "sort",
         name if name.starts_with("SortExec") => "sort",
         "GlobalLimitExec" | "LocalLimitExec" => "limit",

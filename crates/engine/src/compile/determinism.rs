@@ -2,7 +2,6 @@
 //!
 //! DataFusion's volatile functions do here: their values are of the task. Only registered functions may not.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -44,9 +43,7 @@ fn gives_the_same(expr: &Arc<dyn PhysicalExpr>) -> bool {
     let mut same = true;
     let walked: Result<_> = expr.apply(|expr| {
         if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
-            let function: &dyn Any = call.fun().inner().as_ref();
-            let native = function.downcast_ref::<NativeScalar>();
-            same &= native.is_none_or(NativeScalar::is_deterministic);
+            same &= NativeScalar::of(call.fun()).is_none_or(NativeScalar::is_deterministic);
         }
         Ok(TreeNodeRecursion::Continue)
     });

@@ -6,6 +6,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::sql::sqlparser::parser::ParserError;
 use tidemill_dstream::{Diagnostic, Line, nearest};
 
+use super::accumulators::has_handles;
 use crate::error;
 
 /// Where in the job something stands.
@@ -97,6 +98,10 @@ impl Place {
             .chain(state.window_functions().keys())
             .map(String::as_str);
         let diagnostic = self.diagnostic(format!("unknown function `{name}`")).subject(name);
+        if has_handles(name, state) {
+            let hint = format!("it adds to accumulators, so it is called as {{native: {name}}}");
+            return diagnostic.hint(hint);
+        }
         match nearest(name, names) {
             Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
             None => diagnostic,

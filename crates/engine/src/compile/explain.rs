@@ -79,6 +79,16 @@ fn write(out: &mut String, graph: &JobGraph, compiled: &CompiledJob) -> std::fmt
             dataset.id, dataset.name, dataset.stage
         )?;
     }
+    if !plan.accumulators.is_empty() {
+        writeln!(out, "\naccumulators")?;
+    }
+    for accumulator in &plan.accumulators {
+        let of = match accumulator.value_type {
+            Some(value_type) => format!(" of {value_type}"),
+            None => String::new(),
+        };
+        writeln!(out, "  {}: {}{of}", accumulator.name, accumulator.kind.name())?;
+    }
     if !plan.outputs.is_empty() {
         writeln!(out, "\noutputs")?;
     }

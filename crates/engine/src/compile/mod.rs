@@ -7,6 +7,7 @@
 //! ```
 //! A graph is compiled once, at submission. Nothing of a batch is in the result: neither its time nor its data.
 
+mod accumulators;
 mod describe;
 mod determinism;
 mod diagnose;
@@ -21,12 +22,15 @@ mod stages;
 mod steps;
 mod streams;
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_dstream::plan::JobPlan;
-use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph};
+use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, Operator};
 use tidemill_types::{DatasetId, StageId};
 
+pub(crate) use accumulators::JobAccumulators;
 pub(crate) use diagnose::Place;
 pub use explain::explain;
 pub(crate) use expressions::check_size_within;
@@ -100,18 +104,23 @@ async fn compile_here(
     options: &CompileOptions,
 ) -> Result<CompiledJob, Diagnostics> {
     let partitions = options.partitions.max(1);
-    let state = planning_state(partitions as usize, rules::physical_rules(), &options.registry)
+    let (accumulators, faults) = JobAccumulators::of_job(graph, &options.registry);
+    if !faults.is_empty() {
+        return Err(Diagnostics(faults));
+    }
+    let accumulators = Arc::new(accumulators);
+    let rules = rules::physical_rules();
+    let state = planning_state(partitions as usize, rules, &options.registry, Arc::clone(&accumulators))
         .map_err(|error| internal(&crate::error::message(&error)))?;
     let streams = streams::elaborate(graph, tables, &state).await.map_err(Diagnostics)?;
     let stream_schemas = streams.schemas.clone();
-    let warnings = streams
-        .unused
-        .iter()
-        .map(|name| format!("stream `{name}` is not used by any output"))
-        .collect();
-    let planned = planner::plan(graph, tables, &state, streams.nodes, partitions)
+    let mut warnings: Vec<String> = streams.unused.iter().map(|name| unused(graph, name)).collect();
+    let (accumulators, idle) = accumulators.plans();
+    warnings.extend(idle.iter().map(|name| format!("nothing adds to accumulator `{name}`")));
+    let mut planned = planner::plan(graph, tables, &state, streams.nodes, partitions)
         .await
         .map_err(Diagnostics::from)?;
+    planned.plan.accumulators = accumulators;
     Ok(CompiledJob {
         plan: planned.plan,
         templates: planned.templates,
@@ -121,6 +130,16 @@ async fn compile_here(
         warnings,
         registry: options.registry.clone(),
     })
+}
+
+/// What is said of a stream that is not computed.
+fn unused(graph: &JobGraph, name: &str) -> String {
+    let steps = graph.stream(name).into_iter().flat_map(|stream| &stream.steps);
+    let accumulates = steps.filter(|step| matches!(step.operator, Operator::Accumulate { .. }));
+    match accumulates.count() {
+        0 => format!("stream `{name}` is not used by any output"),
+        _ => format!("stream `{name}` is not used by any output, so it adds nothing to accumulators"),
+    }
 }
 
 fn internal(cause: &dyn std::fmt::Display) -> Diagnostics {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
 use tidemill_dstream::{Diagnostic, Function as JobFunction, Line, NativeCall};
 
+use super::accumulators::bind;
 use super::diagnose::Place;
 use super::expressions::Scope;
 use super::steps::StepBuilder;
-use crate::registry::{BatchesFunction, Function, Registry, StateUpdate};
+use crate::registry::{BatchesFunction, Function, NativeScalar, Registry, StateUpdate};
 
 /// Names that a message lists.
 const MAX_NAMES: usize = 40;
@@ -69,7 +70,13 @@ pub(super) fn call(call: &NativeCall, scope: &Scope<'_>, place: &Place) -> Resul
     let function = find(call, scope.state, place)?;
     let args = || arguments(call, scope, place);
     match &function {
-        Function::Scalar(function) => Ok(function.call(args()?)),
+        Function::Scalar(function) => {
+            let bound = bind(call, scope.state, place)?;
+            match NativeScalar::of(function) {
+                Some(native) if !bound.is_empty() => Ok(ScalarUDF::from(native.bound(bound)).call(args()?)),
+                _ => Ok(function.call(args()?)),
+            }
+        }
         Function::Aggregate(function) => Ok(function.call(args()?)),
         other => Err(unfit(call, other, "a function of a record", place)),
     }
@@ -137,7 +144,8 @@ impl StepBuilder<'_> {
                     .subject(call.name.clone()),
             ]);
         }
-        Ok(function)
+        let bound = bind(call, self.state, self.place).map_err(|fault| vec![fault])?;
+        Ok(function.bound(bound))
     }
 
     /// Checks that a foreach output is registered.

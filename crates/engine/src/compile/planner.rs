@@ -29,6 +29,7 @@ use super::sql::estimated_rows;
 use super::stages::{Planned, Purpose, Stages};
 use super::streams::{Finish, Layout, Node};
 use crate::TableData;
+use crate::accumulate::AccumulateExec;
 use crate::glom::GlomExec;
 use crate::panes;
 use crate::placement::Placement;
@@ -66,6 +67,12 @@ pub(super) async fn plan(
         if readers.is_planned(id, node) {
             let planned = planner.node(id, readers.is_dataset(id, node)).await;
             planned.map_err(|e| node.place.explain(&e, state))?;
+        }
+    }
+    for (i, node) in nodes.iter().enumerate().rev() {
+        if readers.is_planned(NodeId(i), node) {
+            let counted = planner.count_once(NodeId(i));
+            counted.map_err(|e| node.place.explain(&e, state))?;
         }
     }
     for (i, node) in nodes.iter().enumerate() {
@@ -122,6 +129,21 @@ impl Planner<'_> {
         };
         if let Some(dataset) = self.stages.add(physical, &purpose, &self.leaves)? {
             self.dataset_of.insert(id, dataset);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that what an `accumulate` step counts is counted in one place. Where planning has found that a reader
+    /// needs none of its rows, nothing of the step is left, so it gets a stage for itself. Readers come before what they
+    /// read: the stage may count for other steps too.
+    fn count_once(&mut self, id: NodeId) -> Result<()> {
+        let node = &self.nodes[id.0];
+        for operator in node.layout.accumulating() {
+            match self.stages.accumulating(operator) {
+                0 => drop(self.keep(id)?),
+                1 => {}
+                places => return internal_err!("an accumulate step stands in {places} places of the plan"),
+            }
         }
         Ok(())
     }
@@ -206,6 +228,9 @@ impl Planner<'_> {
         layout.finish.iter().try_fold(plan, |plan, finish| {
             let spread = match finish {
                 Finish::Glom => return Ok(Arc::new(GlomExec::new(plan)) as _),
+                Finish::Accumulate { operator, added } => {
+                    return Ok(Arc::new(AccumulateExec::new(*operator, Arc::clone(added), plan)) as _);
+                }
                 Finish::Batches(function) => {
                     return Ok(Arc::new(NativeBatchesExec::try_new(function.clone(), plan)?) as _);
                 }

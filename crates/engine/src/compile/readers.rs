@@ -11,6 +11,9 @@ pub(super) struct Readers {
     streams: Vec<u32>,
     windows: Vec<u32>,
     needed: Vec<bool>,
+    /// Nodes that add to accumulators, by themselves or by what is inlined in them, and that something reads which has
+    /// rows less often.
+    slowed: Vec<bool>,
 }
 
 impl Readers {
@@ -22,7 +25,20 @@ impl Readers {
                 .iter()
                 .map(|node| !node.outputs.is_empty() || !node.remembered.is_empty())
                 .collect(),
+            slowed: vec![false; nodes.len()],
         };
+        let mut accumulates = vec![false; nodes.len()];
+        for (i, node) in nodes.iter().enumerate() {
+            accumulates[i] = node.layout.accumulating().next().is_some();
+            for leaf in leaves(&node.plan) {
+                if let Leaf::Stream(read) = leaf.leaf
+                    && accumulates[read.0]
+                {
+                    accumulates[i] = true;
+                    readers.slowed[read.0] |= nodes[read.0].slide != node.slide;
+                }
+            }
+        }
         for (i, node) in nodes.iter().enumerate().rev() {
             if !readers.needed[i] {
                 continue;
@@ -46,7 +62,7 @@ impl Readers {
 
     /// Whether the node has a plan of its own, rather than being inlined.
     pub(super) fn is_planned(&self, id: NodeId, node: &Node) -> bool {
-        let is_own = node.stateful || node.layout.is_sealed() || !node.remembered.is_empty();
+        let is_own = node.stateful || self.slowed[id.0] || node.layout.is_sealed() || !node.remembered.is_empty();
         let inlined = !is_own && self.streams[id.0] == 1 && self.all(id, node) == 1;
         self.needed[id.0] && !inlined
     }
@@ -57,8 +73,8 @@ impl Readers {
             return true;
         }
         let read = self.streams[id.0] + self.windows[id.0];
-        // State goes on once in each batch, whoever reads it and when.
-        read > 0 && (node.stateful || self.all(id, node) > 1)
+        // State goes on once in each batch, whoever reads it and when; so does counting.
+        read > 0 && (node.stateful || self.slowed[id.0] || self.all(id, node) > 1)
     }
 }
 

@@ -19,6 +19,7 @@ use super::describe::describe;
 use super::determinism::is_deterministic;
 use super::leaf::Leaf;
 use crate::TableData;
+use crate::accumulate::operators_of;
 use crate::cut::{CutStage, SlotOrigin, cut};
 use crate::placement::Placement;
 use crate::split_count;
@@ -37,6 +38,8 @@ pub(super) struct Stages {
     outputs: HashMap<OutputId, (StageId, u32)>,
     state_schemas: Vec<(StageId, SchemaRef)>,
     remembered: Vec<(String, DatasetId)>,
+    /// The numbers of the `accumulate` steps in all stages, once for each place.
+    accumulating: Vec<u32>,
 }
 
 /// All stages of a job.
@@ -104,6 +107,7 @@ impl Stages {
             });
             let slots = slots.collect::<Result<Vec<_>>>()?;
             let exchanges = matches!(output, StageOutput::Exchange { .. });
+            self.accumulating.extend(operators_of(&stage.plan));
             self.templates.push(template::encode(&stage.plan, &stage.spread)?);
             let (keeps, state_schema) = keeps(&stage.plan);
             self.state_schemas.extend(state_schema.map(|schema| (id, schema)));
@@ -147,6 +151,11 @@ impl Stages {
         self.remembered.push((stream.to_owned(), dataset));
     }
 
+    /// In how many places an `accumulate` step stands.
+    pub(super) fn accumulating(&self, operator: u32) -> usize {
+        self.accumulating.iter().filter(|known| **known == operator).count()
+    }
+
     pub(super) fn placement(&self, dataset: DatasetId) -> Placement {
         self.placements[dataset.0 as usize].clone()
     }
@@ -186,6 +195,7 @@ impl Stages {
             tables: names.filter(|name| used.contains(name.as_str())).cloned().collect(),
             datasets: self.datasets,
             stages: self.stages.clone(),
+            accumulators: Vec::new(),
         };
         Planned {
             plan,
@@ -263,7 +273,7 @@ fn reads_sources_only(slots: &[SlotPlan]) -> bool {
 fn skips_empty(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let here = match plan.name() {
         "SlotScanExec" | "FilterExec" | "ProjectionExec" | "UnnestExec" | "LocalLimitExec" | "GlobalLimitExec"
-        | "ZipUnionExec" | "SplitCountExec" => true,
+        | "ZipUnionExec" | "SplitCountExec" | "AccumulateExec" => true,
         name if name.starts_with("SortExec") => true,
         _ => plan.downcast_ref::<AggregateExec>().is_some_and(|aggregate| {
             let groups = aggregate.group_expr();

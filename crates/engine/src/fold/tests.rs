@@ -14,7 +14,7 @@ use crate::rules::physical_rules;
 use crate::session::planning_state;
 
 fn expr(sql: &str, scope: &Arc<Schema>) -> Arc<dyn datafusion::physical_expr::PhysicalExpr> {
-    let state = planning_state(1, physical_rules(), &Registry::default()).unwrap();
+    let state = planning_state(1, physical_rules(), &Registry::default(), Arc::default()).unwrap();
     let columns = DFSchema::try_from(Arc::clone(scope)).unwrap();
     let expr = state.create_logical_expr(sql, &columns).unwrap();
     state.create_physical_expr(expr, &columns).unwrap()

@@ -8,12 +8,14 @@ use datafusion::error::{DataFusionError, Result};
 use parking_lot::Mutex;
 use tidemill_types::TaskKey;
 
+use crate::accumulate::{Deltas, Watched};
+
 tokio::task_local! {
     static SCOPE: Arc<TaskScope>;
 }
 
-/// What task-dependent functions see: the task's batch time and its stream of random numbers.
-#[derive(Debug)]
+/// What task-dependent functions see: the task's batch time and its stream of random numbers, and what they add to
+/// accumulators.
 pub(crate) struct TaskScope {
     batch_time_ms: i64,
     /// SplitMix64's counter. It is advanced in the order of evaluation, which is that of the rows, for a task is polled
@@ -22,6 +24,8 @@ pub(crate) struct TaskScope {
     seed: u64,
     /// How many records each sample has seen, by its salt.
     drawn: Mutex<HashMap<u64, u64>>,
+    deltas: Arc<Deltas>,
+    watched: Watched,
 }
 
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -41,7 +45,19 @@ impl TaskScope {
             random: AtomicU64::new(seed),
             seed,
             drawn: Mutex::default(),
+            deltas: Arc::default(),
+            watched: Watched::default(),
         }
+    }
+
+    /// The inputs whose end the task has to see.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// What the task adds to accumulators.
+    pub(crate) fn deltas(&self) -> Arc<Deltas> {
+        Arc::clone(&self.deltas)
     }
 
     /// Runs `poll` with this task as the current one.
@@ -50,7 +66,7 @@ impl TaskScope {
     }
 
     /// Calls `read` with the task that is being polled.
-    pub(super) fn current<T>(function: &str, read: impl FnOnce(&TaskScope) -> T) -> Result<T> {
+    pub(crate) fn current<T>(function: &str, read: impl FnOnce(&TaskScope) -> T) -> Result<T> {
         SCOPE
             .try_with(|scope| read(scope))
             .map_err(|_| DataFusionError::Internal(format!("{function} was called outside of a task")))

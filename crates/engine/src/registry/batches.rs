@@ -21,18 +21,32 @@ use futures::{Stream, StreamExt, stream};
 use tidemill_types::BatchTime;
 
 use super::{BoxError, Determinism};
+use crate::accumulate::{AccumulatorHandle, Accumulators, Bound};
 use crate::batches::conform;
 use crate::binding::Inputs;
 use crate::error::{function_failure, task_failure};
+use crate::functions::TaskScope;
 
 /// Record batches as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, BoxError>> + Send>>;
 
-/// For which rows a function is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// For which rows a function is called, and what it can reach beside them.
+#[derive(Clone, Debug)]
 pub struct BatchContext {
     pub batch_time: BatchTime,
+    /// 0 of a whole batch.
     pub partition: u32,
+    pub accumulators: Accumulators,
+}
+
+impl BatchContext {
+    /// The accumulator behind a handle of the function.
+    ///
+    /// # Errors
+    /// It is registered to have no such handle.
+    pub fn accumulator(&self, handle: &str) -> Result<AccumulatorHandle, BoxError> {
+        self.accumulators.get(handle)
+    }
 }
 
 /// A function from the record batches of a partition to others. It is called once for each partition of each batch,
@@ -61,7 +75,7 @@ pub trait Transform: Send + Sync + 'static {
 
     /// # Errors
     /// It fails for these records.
-    fn transform(&self, batch_time: BatchTime, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError>;
+    fn transform(&self, context: BatchContext, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError>;
 }
 
 /// Either of them, by its name.
@@ -70,6 +84,8 @@ pub(crate) struct BatchesFunction {
     name: Arc<str>,
     determinism: Determinism,
     call: Call,
+    /// What its handles stand for in this call.
+    accumulators: Arc<[Bound]>,
 }
 
 #[derive(Clone)]
@@ -84,6 +100,7 @@ impl BatchesFunction {
             name: name.into(),
             determinism,
             call: Call::Partitions(function),
+            accumulators: Arc::default(),
         }
     }
 
@@ -92,11 +109,24 @@ impl BatchesFunction {
             name: name.into(),
             determinism,
             call: Call::Transform(function),
+            accumulators: Arc::default(),
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The function in a call that binds its handles.
+    pub(crate) fn bound(&self, accumulators: Arc<[Bound]>) -> Self {
+        Self {
+            accumulators,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn accumulators(&self) -> &Arc<[Bound]> {
+        &self.accumulators
     }
 
     pub(crate) fn is_deterministic(&self) -> bool {
@@ -135,7 +165,7 @@ impl BatchesFunction {
                 let function = Arc::clone(function);
                 let whole = async move {
                     let rows: Vec<RecordBatch> = futures::TryStreamExt::try_collect(rows).await?;
-                    function.transform(context.batch_time, rows)
+                    function.transform(context, rows)
                 };
                 Box::pin(stream::once(whole).flat_map(|result| {
                     let batches = match result {
@@ -250,6 +280,13 @@ impl ExecutionPlan for NativeBatchesExec {
         let called_for = BatchContext {
             batch_time: inputs.at().time,
             partition: partition as u32,
+            accumulators: match self.function.accumulators.is_empty() {
+                true => Accumulators::default(),
+                false => {
+                    let deltas = TaskScope::current(&self.function.name, TaskScope::deltas)?;
+                    Accumulators::new(&self.function.accumulators, deltas)
+                }
+            },
         };
         let input = self.input.execute(partition, context)?;
         self.function.run(called_for, input)

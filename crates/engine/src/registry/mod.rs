@@ -22,7 +22,9 @@
 //! - The driver and all executors of a cluster are started from one build, so they have the same functions. A job that
 //!   names a function which the driver does not have is refused.
 //! - Scalar, flat-map, filter and aggregate functions can also be called by name in any SQL of a job.
+//! - Functions of a record and of record batches can have handles to accumulators, which the job binds where it calls them.
 
+mod accumulator;
 mod batches;
 mod foreach;
 mod scalar;
@@ -37,6 +39,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, Volatility};
 
+pub use accumulator::Accumulator;
 pub use batches::{BatchContext, BatchStream, MapPartitions, Transform};
 pub(crate) use batches::{BatchesFunction, NativeBatchesExec};
 pub(crate) use foreach::ForeachFunction;
@@ -44,6 +47,7 @@ pub use foreach::{Foreach, ForeachBatch};
 pub(crate) use scalar::NativeScalar;
 pub use state::{StateBatch, StateUpdate};
 
+use crate::accumulate::{Accumulators, value_type};
 use crate::error::Error;
 use crate::session;
 
@@ -76,6 +80,8 @@ impl Default for Registry {
 #[derive(Default)]
 struct Functions {
     by_name: BTreeMap<String, Function>,
+    /// The handles to accumulators that functions have, with the types that they add.
+    handles: BTreeMap<String, Vec<(String, DataType)>>,
     /// In which templates of jobs with these functions are decoded.
     context: OnceLock<Arc<TaskContext>>,
 }
@@ -89,6 +95,7 @@ pub(crate) enum Function {
     Batches(BatchesFunction),
     State(Arc<dyn StateUpdate>),
     Foreach(ForeachFunction),
+    Accumulator(Arc<dyn Accumulator>),
 }
 
 impl Function {
@@ -100,6 +107,7 @@ impl Function {
             Self::Batches(function) => function.kind(),
             Self::State(_) => "a state update",
             Self::Foreach(_) => "a foreach output",
+            Self::Accumulator(_) => "an accumulator",
         }
     }
 }
@@ -127,9 +135,16 @@ impl Registry {
         }
     }
 
+    /// The handles to accumulators that a function has, with the types of what it adds.
+    pub(crate) fn handles(&self, function: &str) -> &[(String, DataType)] {
+        self.functions.handles.get(function).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that can be called by name. One with handles cannot: there is no place to bind them.
     pub(crate) fn scalars(&self) -> impl Iterator<Item = &Arc<ScalarUDF>> {
-        self.functions.by_name.values().filter_map(|function| match function {
-            Function::Scalar(function) => Some(function),
+        let functions = self.functions.by_name.iter();
+        functions.filter_map(|(name, function)| match function {
+            Function::Scalar(function) if self.handles(name).is_empty() => Some(function),
             _ => None,
         })
     }
@@ -158,6 +173,8 @@ impl fmt::Debug for Registry {
 #[must_use]
 pub struct RegistryBuilder {
     functions: Vec<(String, Function)>,
+    /// A function, its handle, and the type of what it adds.
+    handles: Vec<(String, String, DataType)>,
 }
 
 impl RegistryBuilder {
@@ -175,8 +192,34 @@ impl RegistryBuilder {
         returns: DataType,
         call: impl Fn(&[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync + 'static,
     ) -> Self {
+        let call = move |_: &Accumulators, columns: &[ArrayRef]| call(columns);
+        self.scalar_with(name, determinism, takes, returns, call)
+    }
+
+    /// The same of a function that adds to [`Accumulators`]. It is called where the job says, once for each row whose
+    /// result is needed; [`accumulates`](Self::accumulates) says what its handles are.
+    pub fn scalar_with(
+        self,
+        name: &str,
+        determinism: Determinism,
+        takes: impl Into<Vec<DataType>>,
+        returns: DataType,
+        call: impl Fn(&Accumulators, &[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync + 'static,
+    ) -> Self {
         let function = NativeScalar::new(name, determinism, takes.into(), returns, call);
         self.add(name, Function::Scalar(Arc::new(ScalarUDF::from(function))))
+    }
+
+    /// A function of a record or of record batches has a handle to an accumulator, to which it adds values of this type.
+    /// A job that calls the function binds the handle to one of its accumulators, by default to that of the same name.
+    pub fn accumulates(mut self, function: &str, handle: &str, takes: DataType) -> Self {
+        self.handles.push((function.to_owned(), handle.to_owned(), takes));
+        self
+    }
+
+    /// A kind of accumulator.
+    pub fn accumulator(self, name: &str, accumulator: impl Accumulator) -> Self {
+        self.add(name, Function::Accumulator(Arc::new(accumulator)))
     }
 
     /// A function of one record that gives any number: a list array of values of the type `item`, for `flat_map`.
@@ -260,9 +303,32 @@ impl RegistryBuilder {
                 return Err(Error::Function { name, reason });
             }
         }
+        let mut handles: BTreeMap<String, Vec<(String, DataType)>> = BTreeMap::new();
+        for (name, handle, takes) in self.handles {
+            let known = match by_name.get_mut(&name) {
+                Some(Function::Scalar(function)) => NativeScalar::with_handles(function),
+                Some(Function::Batches(_)) => true,
+                _ => false,
+            };
+            if !known {
+                let reason = "it has no handles: only functions of a record and of record batches do";
+                return Err(Error::Function { name, reason });
+            }
+            if value_type(&takes).is_none() {
+                let reason = "no accumulator takes what its handle says that it adds";
+                return Err(Error::Function { name, reason });
+            }
+            let handles = handles.entry(name.clone()).or_default();
+            if handles.iter().any(|(known, _)| *known == handle) {
+                let reason = "two of its handles have one name";
+                return Err(Error::Function { name, reason });
+            }
+            handles.push((handle, takes));
+        }
         Ok(Registry {
             functions: Arc::new(Functions {
                 by_name,
+                handles,
                 context: OnceLock::new(),
             }),
         })

@@ -1,5 +1,6 @@
 //! A closure over arrays as a scalar function.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -7,19 +8,26 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use super::{BoxError, Determinism, volatility};
+use crate::accumulate::{Accumulators, Bound};
 use crate::error::function_failure;
+use crate::functions::TaskScope;
 
-type Call = dyn Fn(&[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync;
+type Call = dyn Fn(&Accumulators, &[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync;
 
 /// A registered function of one record.
+#[derive(Clone)]
 pub(crate) struct NativeScalar {
     name: String,
+    /// Volatile also if it adds to accumulators: planning must neither repeat a call nor move it.
     signature: Signature,
+    determinism: Determinism,
     returns: DataType,
     call: Arc<Call>,
+    /// What its handles stand for in this call.
+    accumulators: Arc<[Bound]>,
 }
 
 impl NativeScalar {
@@ -28,7 +36,7 @@ impl NativeScalar {
         determinism: Determinism,
         takes: Vec<DataType>,
         returns: DataType,
-        call: impl Fn(&[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync + 'static,
+        call: impl Fn(&Accumulators, &[ArrayRef]) -> Result<ArrayRef, BoxError> + Send + Sync + 'static,
     ) -> Self {
         let volatility = volatility(determinism);
         Self {
@@ -38,13 +46,44 @@ impl NativeScalar {
             } else {
                 Signature::exact(takes, volatility)
             },
+            determinism,
             returns,
             call: Arc::new(call),
+            accumulators: Arc::default(),
         }
     }
 
     pub(crate) fn is_deterministic(&self) -> bool {
-        self.signature.volatility == Volatility::Immutable
+        self.determinism == Determinism::Deterministic
+    }
+
+    /// The function behind a call, if it is a registered one.
+    pub(crate) fn of(function: &ScalarUDF) -> Option<&Self> {
+        let inner: &dyn Any = function.inner().as_ref();
+        inner.downcast_ref()
+    }
+
+    /// Makes a function one that adds to accumulators; whether it is registered at all.
+    pub(super) fn with_handles(function: &mut Arc<ScalarUDF>) -> bool {
+        let Some(native) = Self::of(function) else {
+            return false;
+        };
+        let mut native = native.clone();
+        native.signature.volatility = Volatility::Volatile;
+        *function = Arc::new(ScalarUDF::from(native));
+        true
+    }
+
+    /// The function in a call that binds its handles.
+    pub(crate) fn bound(&self, accumulators: Arc<[Bound]>) -> Self {
+        Self {
+            accumulators,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn accumulators(&self) -> &Arc<[Bound]> {
+        &self.accumulators
     }
 }
 
@@ -56,7 +95,11 @@ impl fmt::Debug for NativeScalar {
 
 impl PartialEq for NativeScalar {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && Arc::ptr_eq(&self.call, &other.call)
+        let bound = |native: &Self| -> Vec<_> {
+            let bound = native.accumulators.iter();
+            bound.map(|bound| (bound.handle.clone(), bound.target.id)).collect()
+        };
+        self.name == other.name && Arc::ptr_eq(&self.call, &other.call) && bound(self) == bound(other)
     }
 }
 impl Eq for NativeScalar {}
@@ -83,7 +126,11 @@ impl ScalarUDFImpl for NativeScalar {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
         let columns = args.args.iter().map(|arg| arg.to_array(rows));
-        let result = (self.call)(&columns.collect::<Result<Vec<_>>>()?);
+        let accumulators = match self.accumulators.is_empty() {
+            true => Accumulators::default(),
+            false => Accumulators::new(&self.accumulators, TaskScope::current(&self.name, TaskScope::deltas)?),
+        };
+        let result = (self.call)(&accumulators, &columns.collect::<Result<Vec<_>>>()?);
         let column = result.map_err(|error| function_failure(&self.name, error))?;
         if column.len() != rows {
             let error = format!("gave {} values for {rows} rows", column.len());

@@ -31,7 +31,9 @@ async fn planned(
         .step_by(3)
         .map(|at| batch.slice(at, 3.min(texts.len() - at)))
         .collect();
-    let context = SessionContext::new_with_state(planning_state(2, physical_rules(), &Registry::default()).unwrap());
+    let context = SessionContext::new_with_state(
+        planning_state(2, physical_rules(), &Registry::default(), Arc::default()).unwrap(),
+    );
     let halves = batches.len() / 2;
     let parts = vec![batches[..halves].to_vec(), batches[halves..].to_vec()];
     let table = datafusion::catalog::MemTable::try_new(schema, parts).unwrap();

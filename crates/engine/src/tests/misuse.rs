@@ -346,6 +346,7 @@ fn unregistered_functions_are_refused() {
     let call = NativeCall {
         name: "clean".to_owned(),
         args: Vec::new(),
+        accumulators: Vec::new(),
     };
     for (step, path) in [
         (

@@ -90,9 +90,10 @@ impl Transform for Size {
         Ok(size_schema())
     }
 
-    fn transform(&self, batch_time: BatchTime, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError> {
+    fn transform(&self, context: BatchContext, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError> {
         let rows: usize = input.iter().map(RecordBatch::num_rows).sum();
-        let columns = [batch_time.millis(), rows as i64].map(|n| Arc::new(Int64Array::from(vec![n])) as ArrayRef);
+        let columns =
+            [context.batch_time.millis(), rows as i64].map(|n| Arc::new(Int64Array::from(vec![n])) as ArrayRef);
         Ok(vec![RecordBatch::try_new(size_schema(), columns.to_vec())?])
     }
 }
@@ -105,7 +106,7 @@ impl Transform for Liar {
         Ok(size_schema())
     }
 
-    fn transform(&self, _: BatchTime, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError> {
+    fn transform(&self, _: BatchContext, input: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, BoxError> {
         Ok(input)
     }
 }

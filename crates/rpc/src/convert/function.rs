@@ -33,6 +33,14 @@ impl From<&NativeCall> for plan::NativeCall {
         Self {
             name: call.name.clone(),
             args: call.args.clone(),
+            accumulators: call
+                .accumulators
+                .iter()
+                .map(|(handle, accumulator)| plan::AccumulatorBinding {
+                    handle: handle.clone(),
+                    accumulator: accumulator.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -42,6 +50,11 @@ impl From<plan::NativeCall> for NativeCall {
         Self {
             name: call.name,
             args: call.args,
+            accumulators: call
+                .accumulators
+                .into_iter()
+                .map(|binding| (binding.handle, binding.accumulator))
+                .collect(),
         }
     }
 }

@@ -22,6 +22,7 @@ impl From<&JobGraph> for plan::JobGraph {
             tables: every(&graph.tables),
             streams: every(&graph.streams),
             outputs: every(&graph.outputs),
+            accumulators: every(&graph.accumulators),
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<plan::JobGraph> for JobGraph {
                 Some(options) => options.try_into().map_err(|error: Error| error.inside("options"))?,
                 None => JobOptions::default(),
             },
+            accumulators: each("accumulators", graph.accumulators)?,
             tables: each("tables", graph.tables)?,
             streams: each("streams", graph.streams)?,
             outputs: each("outputs", graph.outputs)?,

@@ -5,6 +5,7 @@
 //! a later version, a number that does not fit. Nothing else is checked here: a graph that comes from the wire still
 //! has to be [validated](tidemill_dstream::JobGraph::validate).
 
+mod accumulator;
 mod diagnostic;
 mod failure;
 mod function;

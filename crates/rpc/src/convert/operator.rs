@@ -53,6 +53,9 @@ impl From<&Operator> for Wire {
                 fraction: *fraction,
                 seed: *seed,
             }),
+            Operator::Accumulate { additions } => Self::Accumulate(plan::Accumulate {
+                additions: every(additions),
+            }),
             Operator::MapPartitions { function } => Self::MapPartitions(plan::MapPartitions {
                 function: Some(function.into()),
             }),
@@ -241,6 +244,9 @@ fn operator(operator: Wire) -> Result<Operator, Error> {
             columns: each("flat_map_values.columns", map.columns)?,
         },
         Wire::Sample(plan::Sample { fraction, seed }) => Operator::Sample { fraction, seed },
+        Wire::Accumulate(plan::Accumulate { additions }) => Operator::Accumulate {
+            additions: each("accumulate.additions", additions)?,
+        },
         Wire::MapPartitions(map) => Operator::MapPartitions {
             function: call("map_partitions.function", map.function)?,
         },

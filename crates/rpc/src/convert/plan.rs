@@ -21,6 +21,7 @@ impl From<&JobPlan> for plan::JobPlan {
             datasets: every(&job.datasets),
             outputs: every(&job.outputs),
             tables: job.tables.clone(),
+            accumulators: every(&job.accumulators),
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<plan::JobPlan> for JobPlan {
             datasets: job.datasets.into_iter().map(DatasetPlan::from).collect(),
             outputs: each("outputs", job.outputs)?,
             tables: job.tables,
+            accumulators: each("accumulators", job.accumulators)?,
         })
     }
 }

@@ -5,8 +5,8 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use tidemill_dstream::plan::{
-    DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan, StageOutput, StagePlan,
-    StreamPlan,
+    AccumulatorPlan, DatasetPlan, ExchangeKind, JobPlan, Keeps, OutputPlan, SlotKind, SlotPartition, SlotPlan,
+    StageOutput, StagePlan, StreamPlan,
 };
 use tidemill_dstream::{
     BackPressure, Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, ForeachUnit,
@@ -15,13 +15,15 @@ use tidemill_dstream::{
     TextFileSource, TextFilesSource,
 };
 use tidemill_types::{
-    BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId, StageId, StreamId,
-    TaskFailure,
+    AccumulatorId, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId,
+    StageId, StreamId, TaskFailure,
 };
 use tonic::{Code, Status};
 
+mod accumulators;
 mod operators;
 
+use accumulators::accumulator;
 use operators::{call, operator, partitions};
 
 use super::*;
@@ -186,18 +188,22 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         text(),
         duration(),
         options(),
+        vec(accumulator(), 0..3),
         vec(table(), 0..3),
         vec(stream(), 0..4),
         vec(output, 0..3),
     )
-        .prop_map(|(name, batch_interval, options, tables, streams, outputs)| JobGraph {
-            name,
-            batch_interval,
-            options,
-            tables,
-            streams,
-            outputs,
-        })
+        .prop_map(
+            |(name, batch_interval, options, accumulators, tables, streams, outputs)| JobGraph {
+                name,
+                batch_interval,
+                options,
+                accumulators,
+                tables,
+                streams,
+                outputs,
+            },
+        )
 }
 
 fn plan() -> impl Strategy<Value = JobPlan> {
@@ -293,9 +299,20 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         vec(dataset, 0..3),
         vec(output, 0..3),
         vec(text(), 0..3),
+        vec((any::<u32>(), accumulator()), 0..3),
     )
         .prop_map(
-            |(version, batch_interval, stages, streams, datasets, outputs, tables)| JobPlan {
+            |(version, batch_interval, stages, streams, datasets, outputs, tables, accumulators)| JobPlan {
+                accumulators: accumulators
+                    .into_iter()
+                    .map(|(id, accumulator)| AccumulatorPlan {
+                        id: AccumulatorId(id),
+                        name: accumulator.name,
+                        kind: accumulator.kind,
+                        value_type: accumulator.value_type,
+                        listed: accumulator.listed,
+                    })
+                    .collect(),
                 version: PlanVersion(version),
                 batch_interval,
                 stages,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{JobPlan, SlotKind, SlotPlan};
-use tidemill_types::{Attempt, BatchTime, OutputId};
+use tidemill_types::{AccumulatorId, Attempt, BatchTime, OutputId};
 
 use super::inputs::Inputs;
 use super::task::Tasks;
@@ -123,6 +124,13 @@ impl Batch {
             }
         }
         parts
+    }
+
+    /// What its tasks added to accumulators, in their order. Each task is here once, by its current attempt, whatever ran
+    /// before it or beside it.
+    pub(crate) fn deltas(&self) -> Vec<(AccumulatorId, AccumulatorState)> {
+        let successes = self.tasks.iter().filter_map(|(_, task)| task.success());
+        successes.flat_map(|success| success.deltas.iter().cloned()).collect()
     }
 
     /// Rows that came in: what the sources said, or else what the tasks that read them counted.

@@ -22,6 +22,7 @@ impl Job {
         batch.state = BatchState::Committing;
         let (index, time) = (batch.index, batch.time);
         let mut parts = batch.output_parts();
+        let deltas = batch.deltas();
         let plan = &self.spec.plan;
         let due = plan
             .outputs
@@ -35,6 +36,7 @@ impl Job {
             job: self.spec.id,
             batch: time,
             outputs: outputs.collect(),
+            deltas,
         });
     }
 

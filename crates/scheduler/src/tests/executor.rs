@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tidemill_dstream::InputItem;
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{JobPlan, StageOutput};
-use tidemill_types::{BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure};
+use tidemill_dstream::{AccumulatorKind, InputItem};
+use tidemill_types::{
+    AccumulatorId, BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure,
+};
 
 use self::job::{Job, Progress};
 use super::plans::{Row, Rows};
@@ -226,6 +229,7 @@ impl Executor {
         let success = TaskSuccess {
             input_rows,
             outputs,
+            deltas: vec![delta(key.0, key.1)],
             ..TaskSuccess::default()
         };
         let run = job.runs.get_mut(&run_id).expect("the task's run");
@@ -288,4 +292,11 @@ fn parse(line: &str) -> Row {
 pub(super) fn encode(rows: &Rows) -> Bytes {
     let text: Vec<String> = rows.iter().map(|(a, b, c, d)| format!("{a} {b} {c} {d}")).collect();
     Bytes::from(text.join("\n"))
+}
+
+/// What tells that a task was counted: its stage as the accumulator, its partition in the count.
+fn delta(stage: StageId, partition: u32) -> (AccumulatorId, AccumulatorState) {
+    let mut state = AccumulatorState::zero(&AccumulatorKind::Count, None);
+    state.add_count(u64::from(partition) + 1);
+    (AccumulatorId(stage.0), state)
 }

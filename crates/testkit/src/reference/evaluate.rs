@@ -3,6 +3,8 @@
 mod operators;
 mod state;
 
+use std::collections::BTreeMap;
+
 use super::{Model, Op, Row, Schema, Unfit};
 use operators::{Batch, Records};
 use state::States;
@@ -82,6 +84,28 @@ impl<'a> Evaluation<'a> {
     pub fn rows(&self, node: usize, batch: u64) -> Option<&[Row]> {
         let index = usize::try_from(batch.checked_sub(1)?).ok()?;
         self.history[node].get(index)?.as_deref()
+    }
+
+    /// How many records each node that counts has counted, by its name: all that an output depends on.
+    #[must_use]
+    pub fn counted(&self) -> BTreeMap<String, u64> {
+        let mut needed = vec![false; self.model.nodes.len()];
+        for output in &self.model.outputs {
+            needed[*output] = true;
+        }
+        for (place, node) in self.model.nodes.iter().enumerate().rev() {
+            if needed[place] {
+                node.inputs.iter().for_each(|input| needed[*input] = true);
+            }
+        }
+        let counting = self.model.nodes.iter().zip(&self.history).zip(needed);
+        let counting = counting.filter(|((node, _), needed)| *needed && node.op == Op::Accumulate);
+        counting
+            .map(|((node, batches), _)| {
+                let rows = batches.iter().flatten().map(|rows| rows.len() as u64);
+                (node.name.clone(), rows.sum())
+            })
+            .collect()
     }
 
     /// Evaluates the next batch, given the rows of each source in the order of [`Model::sources`].

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidemill_dstream as dstream;
 use tidemill_dstream::{
-    Function, JobGraph, JobOptions, Line, MapWithState, NamedFunction, Operator, OutputDef, OutputKind, QueueItem,
-    Source, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
+    AccumulatorDef, AccumulatorKind, Addition, Function, JobGraph, JobOptions, Line, MapWithState, NamedFunction,
+    Operator, OutputDef, OutputKind, QueueItem, Source, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
 };
 
 use super::{Expr, JoinKind, Keyed, Model, Named, Op, Query, Reduction, Row, Schema, SortKey, Unfit, Value, column};
@@ -74,7 +74,13 @@ impl Model {
                     schemas: columns.collect(),
                     names: names.collect(),
                 };
-                steps.extend(inputs.operators(&node.op)?);
+                match node.op {
+                    // The one step that says where it stands.
+                    Op::Accumulate => steps.push(Operator::Accumulate {
+                        additions: vec![Addition::new(&node.name, "1")],
+                    }),
+                    ref op => steps.extend(inputs.operators(op)?),
+                }
             }
             streams.push(StreamDef {
                 name: self.nodes[place].name.clone(),
@@ -96,10 +102,17 @@ impl Model {
                 concurrent_batches: self.concurrent_batches,
                 ..JobOptions::default()
             },
+            accumulators: self.accumulators().collect(),
             tables: Vec::new(),
             streams,
             outputs: outputs.collect(),
         })
+    }
+
+    /// One for each node that counts its records.
+    fn accumulators(&self) -> impl Iterator<Item = AccumulatorDef> {
+        let counting = self.nodes.iter().filter(|node| node.op == Op::Accumulate);
+        counting.map(|node| AccumulatorDef::new(&node.name, AccumulatorKind::Count))
     }
 
     /// Whether each node ends a stream: one that has to has a name, or not exactly one reader.
@@ -325,7 +338,7 @@ impl Inputs<'_> {
                 partitions: keyed.partitions,
             }),
             Op::StateSnapshots => Operator::StateSnapshots,
-            Op::Source | Op::Glom => return Err(Unfit::new("is several steps")),
+            Op::Source | Op::Accumulate | Op::Glom => return Err(Unfit::new("is no step by itself")),
         })
     }
 

@@ -143,6 +143,8 @@ pub enum Op {
     Sample {
         all: bool,
     },
+    /// Counts the records in an accumulator with the name of the node.
+    Accumulate,
     /// `glom`, and the lists spread again: how many there are, is a matter of partitions.
     Glom,
     Union,

@@ -382,7 +382,7 @@ fn all_faults_are_reported_with_line_path_and_what_was_meant() {
     let text = "\
 nme: trending
 batch_interval: 10
-accumulators: {x: {kind: sum}}
+checkpoints: {x: y}
 streams:
   tweets:
     source: {socket_txt: {host: h}}
@@ -393,7 +393,7 @@ streams:
       - filter: [a]
       - window: {length: soon}
       - map: {a: f(x, y)}
-      - accumulate
+      - zigzag
       - filter
   both: {from: tweets, source: {}}
   none: {}
@@ -406,8 +406,8 @@ outputs:
         faults(text),
         [
             "line 1: nme: unknown key `nme` (did you mean `name`?)",
-            "line 3: accumulators: unknown key `accumulators` (known: name, batch_interval, partitions, weight, \
-             max_attempts, concurrent_batches, on_batch_failure, remember, tables, streams, outputs)",
+            "line 3: checkpoints: unknown key `checkpoints` (known: name, batch_interval, partitions, weight, \
+             max_attempts, concurrent_batches, on_batch_failure, remember, accumulators, tables, streams, outputs)",
             "line 1: `name` is missing",
             "line 2: batch_interval: `10` has no unit (write 10s for seconds, 10ms for milliseconds)",
             "line 6: streams.tweets.source.socket_txt: unknown source `socket_txt` (did you mean `socket_text`?)",
@@ -420,8 +420,8 @@ outputs:
              `soon` (expected number at 0)",
             "line 13: streams.more.steps[3].map.y): expected an expression, found nothing (an expression with a comma \
              or a brace has to stand in quotes)",
-            "line 14: streams.more.steps[4]: unknown step `accumulate` (known: map, flat_map, filter, map_values, \
-             flat_map_values, sample, map_partitions, glom, union, repartition, partition_by, count, count_by_value, \
+            "line 14: streams.more.steps[4]: unknown step `zigzag` (known: map, flat_map, filter, map_values, \
+             flat_map_values, sample, accumulate, map_partitions, glom, union, repartition, partition_by, count, count_by_value, \
              distinct, reduce, reduce_by_key, aggregate, group_by_key, combine_by_key, sort_by, transform, \
              transform_with, join, left_outer_join, right_outer_join, full_outer_join, cogroup, window, \
              count_by_window, count_by_value_and_window, reduce_by_window, reduce_by_key_and_window, \

@@ -3,12 +3,13 @@ mod operators;
 use std::time::Duration;
 
 use operators::{call, operator};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    BackPressure, Compression, FileFormat, ForeachUnit, GenerateSource, OutputDef, OutputKind, QueueItem, SaveOutput,
-    SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
+    AccumulatorDef, AccumulatorKind, BackPressure, Compression, FileFormat, ForeachUnit, GenerateSource, NativeCall,
+    OutputDef, OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
+    ValueType,
 };
 
 use super::super::*;
@@ -104,7 +105,7 @@ fn output() -> impl Strategy<Value = OutputDef> {
             ),
         (text(), option::of(text())).prop_map(|(name, query)| OutputKind::Table { name, query }),
         (
-            call(),
+            call().prop_map(|call| NativeCall::new(call.name).args(call.args)),
             prop_oneof![Just(ForeachUnit::Batch), Just(ForeachUnit::Partition)]
         )
             .prop_map(|(function, per)| OutputKind::Foreach { function, per }),
@@ -179,16 +180,54 @@ fn graph() -> impl Strategy<Value = JobGraph> {
             back_pressure,
             max_queued_batches: numbers[3].into(),
         });
-    (text(), duration(), options, tables, streams, vec(output(), 0..4)).prop_map(
-        |(name, batch_interval, options, tables, streams, outputs)| JobGraph {
+    let accumulators = btree_map(text(), accumulator(), 0..4).prop_map(|accumulators| {
+        let named = accumulators.into_iter();
+        named
+            .map(|(name, accumulator)| AccumulatorDef { name, ..accumulator })
+            .collect()
+    });
+    let parts = (
+        text(),
+        duration(),
+        options,
+        accumulators,
+        tables,
+        streams,
+        vec(output(), 0..4),
+    );
+    parts.prop_map(
+        |(name, batch_interval, options, accumulators, tables, streams, outputs)| JobGraph {
             name,
             batch_interval,
             options,
+            accumulators,
             tables,
             streams,
             outputs,
         },
     )
+}
+
+fn accumulator() -> impl Strategy<Value = AccumulatorDef> {
+    let kind = prop_oneof![
+        Just(AccumulatorKind::Sum),
+        Just(AccumulatorKind::Count),
+        Just(AccumulatorKind::Min),
+        Just(AccumulatorKind::Max),
+        Just(AccumulatorKind::Average),
+        any::<u32>().prop_map(|limit| AccumulatorKind::Distinct { limit }),
+        Just(AccumulatorKind::ApproxDistinct),
+        vec(any::<f64>().prop_filter("NaN", |n| !n.is_nan()), 0..4)
+            .prop_map(|bounds| AccumulatorKind::Histogram { bounds }),
+        text().prop_map(|name| AccumulatorKind::Native { name }),
+    ];
+    let types: Vec<ValueType> = ValueType::ALL.iter().map(|(_, value_type)| *value_type).collect();
+    let value_type = option::of(proptest::sample::select(types));
+    (kind, value_type, any::<bool>()).prop_map(|(kind, value_type, listed)| AccumulatorDef {
+        value_type,
+        listed,
+        ..AccumulatorDef::new("", kind)
+    })
 }
 
 proptest! {

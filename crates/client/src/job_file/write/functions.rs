@@ -25,6 +25,11 @@ pub(super) fn call(call: &NativeCall) -> Vec<(&'static str, Value)> {
     if !call.args.is_empty() {
         entries.push(("args", Value::list(&call.args)));
     }
+    if !call.accumulators.is_empty() {
+        let bound = call.accumulators.iter();
+        let bound = bound.map(|(handle, accumulator)| (handle.clone(), Value::text(accumulator)));
+        entries.push(("accumulators", Value::Map(bound.collect(), Layout::Short)));
+    }
     entries
 }
 

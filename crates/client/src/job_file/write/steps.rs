@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tidemill_dstream::{
-    Function, JoinKey, MapWithState, NamedFunction, Operator, SortKey, StateFunction, UpdateStateByKey,
+    Addition, Function, JoinKey, MapWithState, NamedFunction, Operator, SortKey, StateFunction, UpdateStateByKey,
 };
 
+use super::super::accumulators::ONE;
 use super::super::yaml::{Layout, Value};
 use super::duration;
 use super::functions::{Entries, columns, function, keys, map, names, native, reduction};
@@ -34,6 +35,10 @@ fn settings(operator: &Operator) -> Option<Value> {
         Operator::Sample { fraction, seed } => {
             Value::map([("fraction", Value::word(fraction)), ("seed", Value::word(seed))])
         }
+        Operator::Accumulate { additions } => match additions.as_slice() {
+            [addition] => accumulate(addition),
+            several => Value::List(several.iter().map(accumulate).collect(), Layout::Short),
+        },
         Operator::MapPartitions { function } => native(function),
         Operator::Union { with } => Value::map([("with", Value::list(with))]),
         Operator::Repartition { partitions } => Value::word(partitions),
@@ -162,6 +167,15 @@ impl Settings {
     fn partitions(self, partitions: Option<u32>) -> Value {
         Value::Map(self.maybe("partitions", partitions.map(Value::word)).0, Layout::Short)
     }
+}
+
+fn accumulate(addition: &Addition) -> Value {
+    let one = matches!(&addition.add, Function::Expr(sql) if sql == ONE);
+    Settings::default()
+        .with("into", Value::text(&addition.into))
+        .maybe("add", (!one).then(|| function(&addition.add)))
+        .maybe("when", addition.when.as_ref().map(function))
+        .partitions(None)
 }
 
 fn unless_empty(columns: &[NamedFunction]) -> Option<Value> {

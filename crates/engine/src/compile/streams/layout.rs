@@ -3,6 +3,8 @@
 //! A node whose layout is its own matter is *sealed*: it has a physical plan of its own, which the plans of its readers
 //! contain as it is. All other nodes leave to planning where their rows are.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
@@ -10,6 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use tidemill_dstream::{Diagnostic, Line};
 
 use super::{Elaborator, Site};
+use crate::accumulate::Added;
 use crate::compile::leaf::{Leaf, LeafTable, NodeId};
 use crate::glom::glommed;
 use crate::registry::BatchesFunction;
@@ -48,12 +51,25 @@ pub(in crate::compile) enum Finish {
     Glom,
     /// A registered function of record batches.
     Batches(BatchesFunction),
+    /// An `accumulate` step, by its number within the job.
+    Accumulate {
+        operator: u32,
+        added: Arc<[Added]>,
+    },
 }
 
 impl Layout {
     /// The node has a plan of its own.
     pub(in crate::compile) fn is_sealed(&self) -> bool {
         self.sealed || self.partitions.is_some() || !self.finish.is_empty()
+    }
+
+    /// The `accumulate` steps behind the plan.
+    pub(in crate::compile) fn accumulating(&self) -> impl Iterator<Item = u32> {
+        self.finish.iter().filter_map(|finish| match finish {
+            Finish::Accumulate { operator, .. } => Some(*operator),
+            _ => None,
+        })
     }
 
     /// The columns of the rows behind a plan with these columns.
@@ -66,7 +82,8 @@ impl Layout {
             | Finish::Partitions { .. }
             | Finish::Evenly(_)
             | Finish::Files(_)
-            | Finish::Gather => schema,
+            | Finish::Gather
+            | Finish::Accumulate { .. } => schema,
         })
     }
 }

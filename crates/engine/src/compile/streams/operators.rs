@@ -5,8 +5,8 @@ use tidemill_dstream::{Diagnostic, Function, Operator, Reduction};
 
 use super::layout::{Finish, Layout, check_partitions};
 use super::{Elaborator, Site};
-use crate::compile::sql;
 use crate::compile::steps::{Combine, StepBuilder};
+use crate::compile::{accumulators, sql};
 
 type Faults = Vec<Diagnostic>;
 
@@ -27,6 +27,15 @@ impl Elaborator<'_> {
             Operator::MapValues { keys, columns } => builder.map_values(input, keys, columns),
             Operator::FlatMapValues { keys, columns } => builder.flat_map_values(input, keys, columns),
             Operator::Sample { fraction, seed } => builder.sample(input, *fraction, *seed),
+            Operator::Accumulate { additions } => {
+                let added = accumulators::additions(additions, &input, state, place)?;
+                let operator = self.nodes.len() as u32;
+                let finish = Finish::Accumulate {
+                    operator,
+                    added: added.into(),
+                };
+                self.laid_out(site, input, finished(finish))
+            }
             Operator::Glom => self.laid_out(site, input, finished(Finish::Glom)),
             Operator::Union { with } => {
                 let others = with.iter().map(|name| Ok((name.clone(), self.scan(name, place)?)));

@@ -10,8 +10,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use tidemill_dstream::JobGraph;
+use tidemill_dstream::accumulator::{AccumulatorState, Ledger, Reading};
 use tidemill_dstream::plan::{ExchangeKind, Keeps, SlotKind, SlotPartition, StageOutput, StagePlan};
-use tidemill_types::{BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
+use tidemill_types::{AccumulatorId, BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
 
 pub(crate) use self::jobs::*;
 use crate::{
@@ -33,12 +34,20 @@ pub(crate) struct Mini {
     /// Batches that count as never run.
     skipped: BTreeSet<i64>,
     index: i64,
+    /// The accumulators after the last batch, and after the one before it.
+    ledger: Ledger,
+    ledger_before: Ledger,
+    /// What the last batch has added.
+    pub(crate) added: Ledger,
     /// Rows of all exchanges so far.
     pub(crate) shuffled: usize,
 }
 
 /// What a task reads of a slot: the rows of batches, by their index.
 type Input = (SlotPartition, Vec<(i64, Vec<RecordBatch>)>);
+
+/// What a task has added to accumulators.
+type Added = Vec<(AccumulatorId, AccumulatorState)>;
 
 /// Rows of an output, in order, columns separated by `|`.
 pub(crate) type Rows = Vec<String>;
@@ -62,13 +71,16 @@ impl Mini {
             .collect();
         check_plan(&compiled);
         Self {
-            compiled,
             templates,
             tables: tables.to_vec(),
             datasets: HashMap::new(),
             memories: HashMap::new(),
             skipped: BTreeSet::new(),
             index: 0,
+            ledger: Ledger::zero(&compiled.plan.accumulators),
+            ledger_before: Ledger::zero(&compiled.plan.accumulators),
+            added: Ledger::zero(&compiled.plan.accumulators),
+            compiled,
             shuffled: 0,
         }
     }
@@ -98,7 +110,22 @@ impl Mini {
     /// Runs the last batch once more, with other lines: its first run counts as never having been.
     pub(crate) fn again(&mut self, lines: &[(&str, &[&str])]) -> BTreeMap<String, Rows> {
         self.index -= 1;
+        self.ledger = self.ledger_before.clone();
         self.batch(lines)
+    }
+
+    /// The totals of the accumulators, by name.
+    pub(crate) fn readings(&self) -> BTreeMap<String, Reading> {
+        let plans = &self.compiled.plan.accumulators;
+        let readings = self.ledger.read(plans, &self.compiled.registry);
+        plans.iter().map(|plan| plan.name.clone()).zip(readings).collect()
+    }
+
+    /// The value of an accumulator; what is wrong with it if it has none.
+    pub(crate) fn total(&self, name: &str) -> String {
+        let reading = self.readings().remove(name).unwrap();
+        let value = reading.value.map(|value| value.to_string());
+        value.or(reading.problem).unwrap_or_else(|| "none".to_owned())
     }
 
     /// The state of a stage, rows of all partitions, sorted.
@@ -135,6 +162,7 @@ impl Mini {
         let plan = self.compiled.plan.clone();
         let mut shuffles: HashMap<StageId, Vec<Vec<RecordBatch>>> = HashMap::new();
         let mut outputs = BTreeMap::new();
+        let mut deltas = Vec::new();
         for stage in plan.due(self.index) {
             let template = self.templates[stage.id.0 as usize].clone();
             let mut results = Vec::new();
@@ -165,7 +193,12 @@ impl Mini {
                     .filter(|index| stage.is_due(*index))
                     .find(|index| !self.skipped.contains(index));
                 let at = (self.index, previous, kept);
-                let rows = run(&template, key, inputs, at)?;
+                let (rows, added) = run(&template, key, inputs, at)?;
+                assert!(
+                    !(stage.skip_empty && empty && !added.is_empty()),
+                    "skipped tasks add nothing"
+                );
+                deltas.extend(added);
                 assert!(
                     !(stage.skip_empty && empty && !rows.is_empty()),
                     "stage {} must not skip empty tasks",
@@ -202,6 +235,13 @@ impl Mini {
                 }
             }
         }
+        let added = Ledger::of_batch(&plan.accumulators, &deltas, &self.compiled.registry).unwrap();
+        let totals = self
+            .ledger
+            .with(&plan.accumulators, &added, &self.compiled.registry)
+            .unwrap();
+        self.ledger_before = std::mem::replace(&mut self.ledger, totals);
+        self.added = added;
         let index = self.index;
         self.datasets
             .retain(|(id, made), _| index - made < i64::from(plan.dataset(*id).unwrap().remember));
@@ -259,7 +299,7 @@ fn run(
     key: TaskKey,
     inputs: Vec<Input>,
     (index, previous, memory): (i64, Option<i64>, Option<Arc<TaskMemory>>),
-) -> Result<Vec<RecordBatch>, TaskFailure> {
+) -> Result<(Vec<RecordBatch>, Added), TaskFailure> {
     let inputs = inputs.into_iter().map(|(read, batches)| {
         let indices: Vec<i64> = batches.iter().map(|(index, _)| *index).collect();
         // All kinds of input.
@@ -273,7 +313,7 @@ fn run(
         };
         ((read.slot, read.partition), input)
     });
-    let stream = template.run(TaskBinding {
+    let mut stream = template.run(TaskBinding {
         key,
         inputs: inputs.collect(),
         index,
@@ -281,7 +321,7 @@ fn run(
         memory,
     })?;
     let schema = template.schema();
-    block_on(stream.collect::<Vec<_>>())
+    let rows = block_on(stream.by_ref().collect::<Vec<_>>())
         .into_iter()
         .inspect(|batch| {
             if let Ok(batch) = batch {
@@ -289,7 +329,8 @@ fn run(
             }
         })
         .filter(|batch| batch.as_ref().map_or(true, |batch| batch.num_rows() > 0))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok((rows, stream.deltas()))
 }
 
 /// What the scheduler and the executors rely on.

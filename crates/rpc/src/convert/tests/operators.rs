@@ -6,14 +6,19 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    Function, JoinKey, JoinKind, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey, StateFunction,
-    UpdateStateByKey,
+    Addition, Function, JoinKey, JoinKind, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey,
+    StateFunction, UpdateStateByKey,
 };
 
 use super::{duration, line, text};
 
 pub(super) fn call() -> impl Strategy<Value = NativeCall> {
-    (text(), texts()).prop_map(|(name, args)| NativeCall { name, args })
+    let accumulators = vec((text(), text()), 0..3);
+    (text(), texts(), accumulators).prop_map(|(name, args, accumulators)| NativeCall {
+        name,
+        args,
+        accumulators,
+    })
 }
 
 fn function() -> impl Strategy<Value = Function> {
@@ -22,6 +27,15 @@ fn function() -> impl Strategy<Value = Function> {
 
 fn named() -> impl Strategy<Value = NamedFunction> {
     (text(), function(), line()).prop_map(|(name, function, line)| NamedFunction { name, function, line })
+}
+
+fn addition() -> impl Strategy<Value = Addition> {
+    (text(), function(), option::of(function()), line()).prop_map(|(into, add, when, line)| Addition {
+        into,
+        add,
+        when,
+        line,
+    })
 }
 
 fn columns() -> impl Strategy<Value = Vec<NamedFunction>> {
@@ -63,6 +77,7 @@ fn record_step() -> impl Strategy<Value = Operator> {
         (texts(), columns()).prop_map(|(keys, columns)| Operator::MapValues { keys, columns }),
         (texts(), columns()).prop_map(|(keys, columns)| Operator::FlatMapValues { keys, columns }),
         (0.0..=1.0, any::<u64>()).prop_map(|(fraction, seed)| Operator::Sample { fraction, seed }),
+        vec(addition(), 0..3).prop_map(|additions| Operator::Accumulate { additions }),
         call().prop_map(|function| Operator::MapPartitions { function }),
         Just(Operator::Glom),
         any::<u32>().prop_map(|partitions| Operator::Repartition { partitions }),

@@ -1,8 +1,9 @@
 //! The scheduler's side: events in, actions out, and what has to be true of them.
 
 use tidemill_dstream::InputItem;
+use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::JobPlan;
-use tidemill_types::{Attempt, BatchTime, JobId};
+use tidemill_types::{AccumulatorId, Attempt, BatchTime, JobId};
 
 use super::Cluster;
 use crate::tests::executor::encode;
@@ -47,7 +48,13 @@ impl Cluster {
                 self.planner.push_back((*job, *batch, *index));
                 return;
             }
-            Action::Commit { job, batch, outputs } => {
+            Action::Commit {
+                job,
+                batch,
+                outputs,
+                deltas,
+            } => {
+                self.check_deltas(*job, *batch, deltas);
                 self.committer.push_back((*job, *batch, outputs.clone()));
                 return;
             }
@@ -100,6 +107,18 @@ impl Cluster {
         }
         self.attempts
             .retain(|(job, time, ..), _| *job != launch.job || *time >= launch.remember_from);
+    }
+
+    /// Every task of a batch has its delta once, in order, whatever ran how often and wherever it was lost.
+    fn check_deltas(&self, job: JobId, batch: BatchTime, deltas: &[(AccumulatorId, AccumulatorState)]) {
+        let plan: &JobPlan = &self.specs[&job].plan;
+        let tasks: Vec<(u32, u64)> = deltas.iter().map(|(stage, state)| (stage.0, state.count)).collect();
+        assert!(tasks.is_sorted_by(|a, b| a < b), "{tasks:?} of batch {batch}");
+        for stage in plan.due(self.indexes[&(job, batch)]) {
+            let counted = tasks.iter().filter(|(of, _)| *of == stage.id.0).count() as u32;
+            let all = counted == stage.partitions || stage.skip_empty && counted < stage.partitions;
+            assert!(all, "{counted} tasks of stage {} of batch {batch}", stage.id);
+        }
     }
 
     pub(super) fn check_commit(&mut self, job: JobId, batch: BatchTime, outputs: Vec<OutputCommit>) {

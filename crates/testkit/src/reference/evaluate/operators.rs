@@ -48,7 +48,7 @@ impl Batch<'_> {
                 .collect(),
             Op::FlatMapValues { keys, columns } => self.spread(keys, columns),
             Op::Sample { all } => Ok(if *all { rows.to_vec() } else { Vec::new() }),
-            Op::Glom | Op::Repartition(_) | Op::PartitionBy { .. } => Ok(rows.to_vec()),
+            Op::Accumulate | Op::Glom | Op::Repartition(_) | Op::PartitionBy { .. } => Ok(rows.to_vec()),
             Op::Union => self.union(),
             Op::Count if rows.is_empty() && self.made(Mistake::NoCountOfNothing) => Ok(Vec::new()),
             Op::Count => Ok(vec![vec![Value::Int(rows.len() as i64)]]),

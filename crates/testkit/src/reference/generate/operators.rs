@@ -148,7 +148,8 @@ impl Growth<'_> {
 
     /// Operators that change no record.
     fn simple(&mut self, parent: usize) -> Option<usize> {
-        let op = match self.random.below(6) {
+        let op = match self.random.below(8) {
+            6 | 7 => Op::Accumulate,
             0 => Op::Sample { all: true },
             1 => Op::Sample { all: false },
             2 | 3 => Op::Repartition(self.random.pick(&[1, 2, 3, 7])),

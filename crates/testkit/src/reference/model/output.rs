@@ -57,7 +57,9 @@ impl Op {
             return Ok(Model::source_columns());
         };
         match self {
-            Self::Source | Self::Sample { .. } | Self::Repartition(_) | Self::Window { .. } => Ok((*schema).clone()),
+            Self::Source | Self::Sample { .. } | Self::Accumulate | Self::Repartition(_) | Self::Window { .. } => {
+                Ok((*schema).clone())
+            }
             Self::Map(columns) => typed(columns, schema),
             Self::FlatMap(columns) => spread(typed(columns, schema)?),
             Self::MapValues { keys, columns } => schema.select(keys)?.and(&typed(columns, schema)?),

@@ -4,7 +4,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    Function, JoinKey, JoinKind, Line, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey,
+    Addition, Function, JoinKey, JoinKind, Line, MapWithState, NamedFunction, NativeCall, Operator, Reduction, SortKey,
     StateFunction, UpdateStateByKey,
 };
 
@@ -23,7 +23,12 @@ const RESERVED: &[&str] = &[
 ];
 
 pub(super) fn call() -> impl Strategy<Value = NativeCall> {
-    (text(), vec(text(), 0..3)).prop_map(|(name, args)| NativeCall { name, args })
+    let accumulators = btree_map(text(), text(), 0..3);
+    (text(), vec(text(), 0..3), accumulators).prop_map(|(name, args, accumulators)| NativeCall {
+        name,
+        args,
+        accumulators: accumulators.into_iter().collect(),
+    })
 }
 
 fn function() -> impl Strategy<Value = Function> {
@@ -55,6 +60,13 @@ fn columns_of(function: impl Strategy<Value = Function>) -> impl Strategy<Value 
             .into_iter()
             .map(|(name, function)| named(name, function))
             .collect()
+    })
+}
+
+fn addition() -> impl Strategy<Value = Addition> {
+    (text(), function(), option::of(function())).prop_map(|(into, add, when)| Addition {
+        when,
+        ..Addition::new(into, add)
     })
 }
 
@@ -120,6 +132,7 @@ fn record_step() -> impl Strategy<Value = Operator> {
         (names(), columns()).prop_map(|(keys, columns)| Operator::FlatMapValues { keys, columns }),
         (0.0..=1.0, prop_oneof![Just(0), any::<u64>()])
             .prop_map(|(fraction, seed)| Operator::Sample { fraction, seed }),
+        vec(addition(), 0..3).prop_map(|additions| Operator::Accumulate { additions }),
         call().prop_map(|function| Operator::MapPartitions { function }),
         Just(Operator::Glom),
         any::<u32>().prop_map(|partitions| Operator::Repartition { partitions }),
