@@ -26,6 +26,7 @@ pub(super) fn lower(job: &Job) -> JobGraph {
         batch_interval: job.batch_interval,
         options: job.options.clone(),
         tables: job.tables.clone(),
+        broadcasts: Vec::new(),
         streams: streams.collect(),
         outputs: outputs.collect(),
     }

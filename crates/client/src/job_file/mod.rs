@@ -120,6 +120,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             remember: remember?,
         },
         tables: tables?,
+        broadcasts: Vec::new(),
         streams: streams?,
         outputs: outputs?,
     })

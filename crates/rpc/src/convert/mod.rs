@@ -5,6 +5,7 @@
 //! a later version, a number that does not fit. Nothing else is checked here: a graph that comes from the wire still
 //! has to be [validated](tidemill_dstream::JobGraph::validate).
 
+mod broadcast;
 mod diagnostic;
 mod failure;
 mod function;
@@ -18,6 +19,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use broadcast::{broadcast_shape, broadcast_source};
 pub use diagnostic::{diagnostics_from_status, diagnostics_status};
 pub use input::input_item;
 

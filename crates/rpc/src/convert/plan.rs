@@ -21,6 +21,7 @@ impl From<&JobPlan> for plan::JobPlan {
             datasets: every(&job.datasets),
             outputs: every(&job.outputs),
             tables: job.tables.clone(),
+            broadcasts: job.broadcasts.clone(),
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<plan::JobPlan> for JobPlan {
             datasets: job.datasets.into_iter().map(DatasetPlan::from).collect(),
             outputs: each("outputs", job.outputs)?,
             tables: job.tables,
+            broadcasts: job.broadcasts,
         })
     }
 }

@@ -44,6 +44,7 @@ impl Plan {
             datasets: Vec::new(),
             outputs: Vec::new(),
             tables: Vec::new(),
+            broadcasts: Vec::new(),
         };
         Self { plan, partitions }
     }

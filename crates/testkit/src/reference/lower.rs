@@ -97,6 +97,7 @@ impl Model {
                 ..JobOptions::default()
             },
             tables: Vec::new(),
+            broadcasts: Vec::new(),
             streams,
             outputs: outputs.collect(),
         })

@@ -172,6 +172,7 @@ fn graph() -> impl Strategy<Value = JobGraph> {
             batch_interval,
             options,
             tables,
+            broadcasts: Vec::new(),
             streams,
             outputs,
         },
