@@ -173,6 +173,7 @@ impl Task {
             index: self.info.index,
             previous: self.info.previous(stage),
             memory: keeps.then(|| self.node.memory(self.info.job.id, stage.id, self.launch.partition)),
+            broadcasts: Arc::default(),
         };
         let rows = template.run(binding).map_err(TaskFailure::from)?;
         match &stage.output {

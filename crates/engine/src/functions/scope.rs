@@ -8,11 +8,14 @@ use datafusion::error::{DataFusionError, Result};
 use parking_lot::Mutex;
 use tidemill_types::TaskKey;
 
+use crate::broadcast::BroadcastValues;
+
 tokio::task_local! {
     static SCOPE: Arc<TaskScope>;
 }
 
-/// What task-dependent functions see: the task's batch time and its stream of random numbers.
+/// What task-dependent functions see: the task's batch time, its stream of random numbers, and the values of broadcast
+/// variables that its batch uses.
 #[derive(Debug)]
 pub(crate) struct TaskScope {
     batch_time_ms: i64,
@@ -22,12 +25,13 @@ pub(crate) struct TaskScope {
     seed: u64,
     /// How many records each sample has seen, by its salt.
     drawn: Mutex<HashMap<u64, u64>>,
+    broadcasts: Arc<BroadcastValues>,
 }
 
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl TaskScope {
-    pub(crate) fn new(key: TaskKey) -> Self {
+    pub(crate) fn new(key: TaskKey, broadcasts: Arc<BroadcastValues>) -> Self {
         let seed = [
             u64::from(key.job.0),
             key.batch.0.cast_unsigned(),
@@ -41,6 +45,7 @@ impl TaskScope {
             random: AtomicU64::new(seed),
             seed,
             drawn: Mutex::default(),
+            broadcasts,
         }
     }
 
@@ -50,10 +55,14 @@ impl TaskScope {
     }
 
     /// Calls `read` with the task that is being polled.
-    pub(super) fn current<T>(function: &str, read: impl FnOnce(&TaskScope) -> T) -> Result<T> {
+    pub(crate) fn current<T>(function: &str, read: impl FnOnce(&TaskScope) -> T) -> Result<T> {
         SCOPE
             .try_with(|scope| read(scope))
             .map_err(|_| DataFusionError::Internal(format!("{function} was called outside of a task")))
+    }
+
+    pub(crate) fn broadcasts(&self) -> &BroadcastValues {
+        &self.broadcasts
     }
 
     pub(super) fn batch_time_ms(&self) -> i64 {
