@@ -6,11 +6,12 @@ use tidemill_dstream::JobGraph;
 use tidemill_engine::{CompiledJob, SchemaRef, TableData};
 use tidemill_rpc::control;
 use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
-use tidemill_types::{BatchTime, ExecutorId, JobId};
+use tidemill_types::{BatchTime, BroadcastId, ExecutorId, JobId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
 use crate::attached::AttachedFiles;
+use crate::broadcasts::{LoadedBroadcast, UpdateTarget};
 use crate::committer::PrintedBatch;
 use crate::kept::KeptRelation;
 use crate::listening::OutputStep;
@@ -49,6 +50,12 @@ pub(crate) enum Event {
     },
     /// A table's file has changed and was read again.
     TableReloaded { job: JobId, table: LoadedTable },
+    /// A broadcast variable's file has changed and was read again.
+    BroadcastRead {
+        job: JobId,
+        broadcast: BroadcastId,
+        loaded: Result<LoadedBroadcast, String>,
+    },
     /// The timer.
     Clock,
 }
@@ -84,6 +91,30 @@ pub(crate) enum Control {
         reply: oneshot::Sender<Result<Following, Status>>,
     },
     Executors(oneshot::Sender<Vec<control::ExecutorSummary>>),
+    /// How many bytes of broadcast values there is room for.
+    BroadcastRoom(oneshot::Sender<u64>),
+    Broadcasts {
+        job: String,
+        reply: oneshot::Sender<Result<Vec<control::BroadcastSummary>, Status>>,
+    },
+    UpdateTarget {
+        job: String,
+        name: String,
+        refresh: bool,
+        reply: oneshot::Sender<Result<UpdateTarget, Status>>,
+    },
+    OfferBroadcast {
+        job: JobId,
+        broadcast: BroadcastId,
+        loaded: Box<LoadedBroadcast>,
+        reply: oneshot::Sender<Result<u32, Status>>,
+    },
+    GiveUpBroadcast {
+        job: String,
+        name: String,
+        destroy: bool,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
     /// What SQL can ask for beside output tables.
     Kept(oneshot::Sender<Vec<KeptRelation>>),
     Read {
@@ -109,6 +140,8 @@ pub(crate) struct Submission {
     pub(crate) tables: Vec<LoadedTable>,
     /// The same, decoded.
     pub(crate) table_data: Vec<TableData>,
+    /// In the order of the graph.
+    pub(crate) broadcasts: Vec<LoadedBroadcast>,
     pub(crate) options: control::RunOptions,
     /// Files that came with the job; removed when it has ended.
     pub(crate) attached: Option<AttachedFiles>,

@@ -18,6 +18,7 @@
 
 mod allocator;
 mod attached;
+mod broadcasts;
 mod clock;
 mod committer;
 mod effects;

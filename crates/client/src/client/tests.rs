@@ -11,8 +11,8 @@ use tidemill_rpc::control::control_service_server::{ControlService, ControlServi
 use tidemill_rpc::convert::diagnostics_status;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Request;
 use tonic::transport::Server;
+use tonic::{Request, Streaming};
 
 use super::*;
 use crate::{ContextState, JobState, StreamingContext};
@@ -175,6 +175,51 @@ impl ControlService for Driver {
             ..Default::default()
         }];
         Ok(Response::new(control::ListExecutorsResponse { executors }))
+    }
+
+    async fn list_broadcasts(
+        &self,
+        request: Request<control::ListBroadcastsRequest>,
+    ) -> Result<Response<control::ListBroadcastsResponse>, Status> {
+        let broadcast = control::BroadcastSummary {
+            name: request.into_inner().job,
+            version: Some(1),
+            newest: 2,
+            executors: vec![4],
+            ..Default::default()
+        };
+        let broadcasts = vec![broadcast];
+        Ok(Response::new(control::ListBroadcastsResponse { broadcasts }))
+    }
+
+    /// The version is the number of bytes of content.
+    async fn update_broadcast(
+        &self,
+        request: Request<Streaming<control::UpdateBroadcastRequest>>,
+    ) -> Result<Response<control::UpdateBroadcastResponse>, Status> {
+        use control::update_broadcast_request::Message;
+        let mut requests = request.into_inner();
+        let mut version = 0;
+        while let Some(request) = requests.message().await? {
+            match request.message {
+                Some(Message::Content(content)) => version += content.len() as u32,
+                Some(Message::Update(update)) if update.name == "fixed" => {
+                    return Err(Status::failed_precondition("it keeps its value"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Response::new(control::UpdateBroadcastResponse { version }))
+    }
+
+    async fn drop_broadcast(
+        &self,
+        request: Request<control::DropBroadcastRequest>,
+    ) -> Result<Response<control::DropBroadcastResponse>, Status> {
+        match request.into_inner().destroy {
+            true => Err(Status::not_found("no such broadcast")),
+            false => Ok(Response::new(control::DropBroadcastResponse {})),
+        }
     }
 
     type SliceStreamStream = Answers<control::SliceStreamResponse>;

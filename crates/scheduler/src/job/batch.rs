@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidemill_dstream::plan::{JobPlan, SlotKind, SlotPlan};
 use tidemill_types::{Attempt, BatchTime, OutputId};
 
+use super::broadcasts::BroadcastVersions;
 use super::inputs::Inputs;
 use super::task::Tasks;
 use super::{graph, micros};
@@ -47,6 +48,7 @@ pub(crate) struct Batch {
     pub(crate) launched: i64,
     pub(crate) inputs: Inputs,
     pub(crate) tables: TableVersions,
+    pub(crate) broadcasts: BroadcastVersions,
     pub(crate) tasks: Tasks,
     /// Of its tasks' first launch: attempts of an earlier launch of the whole batch never look like current ones.
     pub(crate) first_attempt: Attempt,
@@ -60,6 +62,7 @@ pub(crate) struct Batch {
 pub(crate) struct History {
     pub(crate) inputs: Inputs,
     pub(crate) tables: TableVersions,
+    pub(crate) broadcasts: BroadcastVersions,
     /// It failed and was skipped.
     pub(crate) absent: bool,
 }
@@ -83,6 +86,7 @@ impl Batch {
             launched: 0,
             inputs: Inputs::default(),
             tables: TableVersions::default(),
+            broadcasts: BroadcastVersions::default(),
             tasks: Tasks::default(),
             first_attempt: Attempt(0),
             failed_attempts: 0,
@@ -97,6 +101,7 @@ impl Batch {
             launched: now,
             inputs: history.inputs.clone(),
             tables: Arc::clone(&history.tables),
+            broadcasts: Arc::clone(&history.broadcasts),
             ..Self::due(index, time, now)
         }
     }
@@ -169,6 +174,7 @@ impl Batch {
         History {
             inputs: self.inputs,
             tables: self.tables,
+            broadcasts: self.broadcasts,
             absent: false,
         }
     }

@@ -309,6 +309,7 @@ pub(super) fn spec(id: u32, plan: JobPlan) -> JobSpec {
         ends_with_input: false,
         receivers: Vec::new(),
         tables: Vec::new(),
+        broadcasts: Vec::new(),
     }
 }
 
