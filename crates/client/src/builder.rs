@@ -11,6 +11,7 @@
 //! Faults (streams of another context, and all that [`JobGraph::validate`] finds) are kept until `graph` or `start`.
 
 mod aggregate;
+mod broadcast;
 mod columns;
 mod join;
 mod lifecycle;
@@ -27,11 +28,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_dstream::{
-    Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator, OutputKind,
-    QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
+    BroadcastDef, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line, Operator,
+    OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
 };
 
 pub use aggregate::Reducer;
+pub use broadcast::{Broadcast, BroadcastHandle};
 pub use columns::{Columns, JoinKeys, Keys, Names, SortKeys};
 pub use lifecycle::ContextState;
 pub use state::{StateSpec, StateUpdate};
@@ -83,6 +85,7 @@ struct Job {
     batch_interval: Duration,
     options: JobOptions,
     tables: Vec<TableDef>,
+    broadcasts: Vec<BroadcastDef>,
     nodes: Vec<Node>,
     outputs: Vec<(usize, OutputKind)>,
     faults: Vec<Diagnostic>,

@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod broadcast;
 mod builder;
 mod client;
 mod columns;
@@ -34,8 +35,10 @@ mod listener;
 mod sort_key;
 mod summary;
 
+pub use broadcast::BroadcastUpdate;
 pub use builder::{
-    Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate, StreamingContext,
+    Broadcast, BroadcastHandle, Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec,
+    StateUpdate, StreamingContext,
 };
 pub use client::{Client, JobEvents, MAX_MESSAGE_BYTES, SubmitOptions, Submitted};
 pub use error::{Error, Result};
@@ -43,7 +46,7 @@ pub use files::{AttachedFile, attach_files, resolve_paths};
 pub use handle::JobHandle;
 pub use listener::{BatchInfo, ListenerEvent, ListenerEvents, OutputOperationInfo, ReceiverInfo, StreamInputInfo};
 pub use summary::{
-    BatchFailure, BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent, JobState, JobSummary, PrintedBatch,
-    ReceiverSummary, RememberedBatch, StageSummary,
+    BatchFailure, BatchSummary, BroadcastSummary, Delays, ExecutorSummary, JobDetail, JobEvent, JobState, JobSummary,
+    PieceCounts, PrintedBatch, ReceiverSummary, RememberedBatch, StageSummary,
 };
 pub use tidemill_dstream as dstream;

@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+mod broadcast;
 mod cluster;
 mod demo;
 mod follow;
@@ -80,6 +81,17 @@ pub(crate) async fn execute(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Job { job, driver, follow } => inspect::job(&driver.driver, &job, follow, global.output).await,
         Command::Stop { job, driver, now } => inspect::stop(&driver.driver, &job, now, global.output).await,
         Command::Executors { driver } => inspect::executors(&driver.driver, global.output).await,
+        Command::Broadcasts { job, driver } => broadcast::list(&driver.driver, &job, global.output).await,
+        Command::Broadcast {
+            job,
+            name,
+            driver,
+            change,
+            format,
+        } => {
+            let variable = broadcast::Variable { job, name };
+            broadcast::change(&driver.driver, &variable, &change, format, global.output).await
+        }
         Command::Sql { query, driver } => inspect::sql(&driver.driver, &query, global.output).await,
         Command::Top {
             table,

@@ -296,6 +296,29 @@ fn graph(name: &str) -> JobGraph {
 }
 
 #[tokio::test]
+async fn broadcast_variables_are_listed_and_get_content_of_any_size() {
+    let client = client().await;
+    let broadcasts = client.broadcasts("words").await.unwrap();
+    let summary = &broadcasts[0];
+    assert_eq!(
+        (summary.name.as_str(), summary.version, summary.newest),
+        ("words", Some(1), 2)
+    );
+    let content = |bytes: usize| crate::BroadcastUpdate::Content {
+        format: tidemill_dstream::BroadcastFormat::Bytes,
+        content: vec![1; bytes].into(),
+    };
+    let bytes = MAX_MESSAGE_BYTES + 5;
+    let version = client.update_broadcast("words", "model", content(bytes)).await.unwrap();
+    assert_eq!(version as usize, bytes);
+    let refused = client.update_broadcast("words", "fixed", content(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::Remote { .. }), "{refused:?}");
+    client.unpersist_broadcast("words", "model").await.unwrap();
+    let unknown = client.destroy_broadcast("words", "model").await.unwrap_err();
+    assert!(matches!(unknown, Error::NotFound(_)), "{unknown:?}");
+}
+
+#[tokio::test]
 async fn a_driver_that_is_not_there_is_said_with_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -11,10 +11,23 @@ pub(super) const JOB: &[&str] = &[
     "on_batch_failure",
     "remember",
     "tables",
+    "broadcasts",
     "streams",
     "outputs",
 ];
 pub(super) const TABLE: &[&str] = &["file", "format", "reload"];
+pub(super) const BROADCAST: &[&str] = &[
+    "file",
+    "format",
+    "value",
+    "list",
+    "map",
+    "rows",
+    "query",
+    "as",
+    "reload",
+    "updatable",
+];
 pub(super) const STREAM: &[&str] = &["source", "from", "steps"];
 pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval"];
 pub(super) const TEXT_FILE: &[&str] = &["path", "batch_lines"];
@@ -55,6 +68,7 @@ pub(super) const MAP_WITH_STATE: &[&str] = &["key", "values", "state", "emit", "
 pub const KEYS: &[(&str, &[&str])] = &[
     ("The job", JOB),
     ("Tables", TABLE),
+    ("Broadcasts", BROADCAST),
     ("Streams", STREAM),
     ("socket_text", SOCKET_TEXT),
     ("text_file", TEXT_FILE),

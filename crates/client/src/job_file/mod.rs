@@ -7,6 +7,7 @@
 //!   change the file's structure. `$${` stands for `${`.
 //! - Expressions are SQL and not looked into here. Where one stands, `{native: name}` may stand too.
 
+mod broadcasts;
 mod document;
 mod functions;
 mod keys;
@@ -99,6 +100,10 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
     };
+    let broadcasts = match settings.get("broadcasts") {
+        None => Some(Vec::new()),
+        Some(node) => named(reader, node, "broadcasts", "broadcast", broadcasts::broadcast),
+    };
     let streams = match reader.required(&settings, "streams") {
         None => None,
         Some(node) => named(reader, node, "streams", "stream", stream),
@@ -120,7 +125,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             remember: remember?,
         },
         tables: tables?,
-        broadcasts: Vec::new(),
+        broadcasts: broadcasts?,
         streams: streams?,
         outputs: outputs?,
     })

@@ -7,8 +7,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    Compression, FileFormat, ForeachUnit, GenerateSource, OutputDef, OutputKind, QueueItem, SaveOutput,
-    SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
+    BroadcastDef, BroadcastFormat, BroadcastSource, Compression, FileFormat, ForeachUnit, GenerateSource, Literal,
+    OutputDef, OutputKind, QueueItem, SaveOutput, Shape, SocketTextSource, Source, Step, TextFileSource,
+    TextFilesSource,
 };
 
 use super::super::*;
@@ -166,17 +167,66 @@ fn graph() -> impl Strategy<Value = JobGraph> {
             on_batch_failure: policy,
             remember,
         });
-    (text(), duration(), options, tables, streams, vec(output(), 0..4)).prop_map(
-        |(name, batch_interval, options, tables, streams, outputs)| JobGraph {
-            name,
-            batch_interval,
-            options,
-            tables,
-            broadcasts: Vec::new(),
-            streams,
-            outputs,
-        },
+    (
+        text(),
+        duration(),
+        options,
+        tables,
+        broadcasts(),
+        streams,
+        vec(output(), 0..4),
     )
+        .prop_map(
+            |(name, batch_interval, options, tables, broadcasts, streams, outputs)| JobGraph {
+                name,
+                batch_interval,
+                options,
+                tables,
+                broadcasts,
+                streams,
+                outputs,
+            },
+        )
+}
+
+fn literal() -> impl Strategy<Value = Literal> {
+    prop_oneof![
+        Just(Literal::Null),
+        any::<bool>().prop_map(Literal::Bool),
+        any::<i64>().prop_map(Literal::Int),
+        any::<i32>().prop_map(|number| Literal::Float(f64::from(number) / 8.0)),
+        text().prop_map(Literal::Text),
+    ]
+}
+
+fn broadcasts() -> impl Strategy<Value = Vec<BroadcastDef>> {
+    let format = prop_oneof![
+        Just(BroadcastFormat::Text),
+        Just(BroadcastFormat::Bytes),
+        Just(BroadcastFormat::Table(TableFormat::Csv))
+    ];
+    let row = proptest::collection::btree_map(text(), literal(), 1..3);
+    let source = prop_oneof![
+        (text(), option::of(format)).prop_map(|(path, format)| BroadcastSource::File { path, format }),
+        literal().prop_map(BroadcastSource::Value),
+        vec(literal(), 0..3).prop_map(BroadcastSource::List),
+        vec((literal(), literal()), 1..3).prop_map(BroadcastSource::Map),
+        vec(row.prop_map(|row| row.into_iter().collect()), 0..3).prop_map(BroadcastSource::Rows),
+        text().prop_map(BroadcastSource::Query),
+    ];
+    let shape = option::of(proptest::sample::select(Shape::ALL.to_vec()));
+    let settings = (source, shape, option::of(duration()), any::<bool>());
+    proptest::collection::btree_map(text(), settings, 0..3).prop_map(|broadcasts| {
+        let define = |(name, (source, shape, reload, updatable))| BroadcastDef {
+            name,
+            source,
+            shape,
+            reload,
+            updatable,
+            line: Line(None),
+        };
+        broadcasts.into_iter().map(define).collect()
+    })
 }
 
 proptest! {
