@@ -192,3 +192,80 @@ async fn explain_shows_where_stages_are_cut_and_validate_names_the_line() -> Res
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_variable_gets_a_new_value_from_a_file_and_is_given_up() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("calls.yaml");
+    std::fs::write(dir.path().join("countries.csv"), "code,name\nAT,Austria\n")?;
+    std::fs::write(
+        &file,
+        "name: calls\nbatch_interval: 100ms\nbroadcasts:\n  countries: {file: countries.csv, as: map, updatable: true}\n\
+         streams:\n  calls:\n    source: {generate: {rate: 100, template: AT}}\n    steps:\n      \
+         - map: {country: \"broadcast_get('countries', value, 'unknown')\"}\n      - distinct:\n\
+         outputs:\n  - table: {from: calls, name: seen}\n",
+    )?;
+    let cluster = ProcessCluster::start(binary(), 2, 2, &[]).await?;
+    let driver = cluster.address();
+    let (code, _, stderr) = tidemill(driver, &["submit", &file.display().to_string()]).await?;
+    assert_eq!(code, 0, "{stderr}");
+    let seen = |country: &'static str| async move {
+        eventually(DEADLINE, country, || async {
+            let rows = json(driver, &["sql", "SELECT country FROM seen"]).await;
+            let rows = rows.map_err(|error| error.to_string())?;
+            match rows == serde_json::json!([{"country": country}]) {
+                true => Ok(()),
+                false => Err(rows.to_string()),
+            }
+        })
+        .await
+    };
+    seen("Austria").await?;
+    let new = dir.path().join("new.csv");
+    std::fs::write(&new, "code,name\nAT,Oesterreich\n")?;
+    let change = json(
+        driver,
+        &["broadcast", "calls", "countries", "--file", &new.display().to_string()],
+    )
+    .await?;
+    assert_eq!(change, serde_json::json!({"name": "countries", "version": 2}));
+    seen("Oesterreich").await?;
+    let listed = &json(driver, &["broadcasts", "calls"]).await?[0];
+    assert_eq!(
+        (&listed["shape"], &listed["version"], &listed["rows"]),
+        (&"map".into(), &2.into(), &1.into())
+    );
+    assert_eq!(
+        json(driver, &["job", "calls"]).await?["broadcasts"][0]["name"],
+        "countries"
+    );
+    let (_, table, _) = tidemill(driver, &["broadcasts", "calls"]).await?;
+    assert!(
+        table.contains("countries") && table.contains("pieces by driver"),
+        "{table}"
+    );
+    let held = |executors: Value| executors[0]["broadcast_bytes"].as_u64();
+    assert!(held(json(driver, &["executors"]).await?).is_some());
+    let (code, _, stderr) = tidemill(driver, &["broadcast", "calls", "country", "--refresh"]).await?;
+    assert!(
+        code == 1 && stderr.contains("did you mean `countries`?"),
+        "{code} {stderr}"
+    );
+    let (code, _, stderr) = tidemill(driver, &["broadcast", "calls", "countries"]).await?;
+    assert_eq!(code, 2, "{stderr}");
+    let (code, stdout, stderr) = tidemill(driver, &["broadcast", "calls", "countries", "--unpersist"]).await?;
+    assert!(code == 0 && stdout.contains("dropped from memory"), "{stderr}");
+    let (code, stdout, stderr) = tidemill(driver, &["broadcast", "calls", "countries", "--destroy"]).await?;
+    assert!(code == 0 && stdout.contains("destroyed"), "{stderr}");
+    eventually(DEADLINE, "the job fails by its name", || async {
+        let job = json(driver, &["job", "calls"])
+            .await
+            .map_err(|error| error.to_string())?;
+        let error = job["summary"]["error"].as_str().unwrap_or_default().to_owned();
+        match error.contains("broadcast `countries` was destroyed") {
+            true => Ok(()),
+            false => Err(job["summary"].to_string()),
+        }
+    })
+    .await
+}

@@ -1,15 +1,16 @@
 //! The jobs of the documents: each is parsed and type-checked, so that what is written there can be submitted.
 //!
 //! A YAML block that begins with `name:` is a complete job. Any other block is a fragment and is put into [`FRAME`] by
-//! the key that it begins with: `accumulators`, `tables`, `streams` and `outputs` are added to the frame's own, a `source` becomes a
-//! stream's, `steps` are applied to a stream with the columns that the examples use. Table files are replaced by a CSV
+//! the key that it begins with: `accumulators`, `tables`, `streams` and `outputs` are added to the frame's own, a `source`
+//! becomes a stream's, `broadcasts` are added to a job without any, `steps` are applied to a stream with the columns that
+//! the examples use. Table files are replaced by a CSV
 //! file with the columns of the examples.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tidemill_client::job_file::{KEYS, ParseOptions, STEP_KEYS, parse};
-use tidemill_dstream::{JobGraph, Operator, OutputKind, Source, TableFormat};
+use tidemill_dstream::{BroadcastSource, JobGraph, Operator, OutputKind, Source, TableFormat};
 use tidemill_local::LocalCluster;
 use tidemill_testkit::config;
 
@@ -103,6 +104,13 @@ fn completed(text: &str) -> String {
     if code == "accumulators:" {
         return framed(&body(), "", "", "");
     }
+    if code.starts_with("broadcasts:") {
+        // With streams of its own it is all of a job but the name.
+        return match text.contains("\nstreams:") {
+            true => format!("name: fragment\nbatch_interval: 1s\n{text}"),
+            false => format!("{}{text}", completed("outputs:\n")),
+        };
+    }
     let (tables, streams, outputs) = match code.split(':').next().unwrap_or_default() {
         "tables" => (body().replace("users:", "people:"), String::new(), String::new()),
         "streams" => (String::new(), body(), String::new()),
@@ -139,6 +147,13 @@ fn with_tables(mut graph: JobGraph, file: &Path) -> JobGraph {
         let file = if own.exists() { &own } else { file };
         table.path = file.display().to_string();
         table.format = Some(TableFormat::Csv);
+    }
+    for def in &mut graph.broadcasts {
+        if let BroadcastSource::File { path, .. } = &mut def.source {
+            let own = root().join("deploy/jobs").join(&path);
+            let file = if own.exists() { &own } else { file };
+            *path = file.display().to_string();
+        }
     }
     graph
 }

@@ -182,6 +182,44 @@ async fn sessions_end_half_a_minute_after_the_last_visit() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_per_country_ends_with_the_counts_of_the_whole_file() -> Result<()> {
+    let graph = example("requests-per-country.yaml", &[], &[])?;
+    let countries = std::fs::read_to_string(root().join("deploy/data/countries.csv"))?;
+    let countries: HashMap<&str, &str> = countries
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(','))
+        .collect();
+    let requests = std::fs::read_to_string(root().join("deploy/data/requests.txt"))?;
+    let mut blank = 0;
+    let mut by_country: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for line in requests.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, code, status] = words[..] else {
+            blank += 1;
+            continue;
+        };
+        let country = countries.get(code.to_uppercase().as_str()).unwrap_or(&"unknown");
+        let (came, failed) = by_country.entry(country).or_default();
+        *came += 1;
+        *failed += u64::from(status.parse::<u16>()? >= 400);
+    }
+    assert!(blank > 0 && by_country.values().any(|(_, failed)| *failed > 0));
+    let mut expected: Vec<String> = by_country
+        .iter()
+        .map(|(country, (came, failed))| format!("{country}|{came}|{failed}"))
+        .collect();
+    expected.sort();
+    for executors in [1, 3] {
+        let printed = run_to_end(&graph, executors, None).await?;
+        let last = |stream: &str| rows_of(&printed, stream).pop().map(|(_, rows)| rows);
+        assert_eq!(last("by_country"), Some(expected.clone()));
+        assert_eq!(last("blank"), Some(vec![format!("blank lines|{blank}")]));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clean_tweets_drops_what_is_no_tweet_and_says_how_positive_the_rest_is() -> Result<()> {
     let out = tempfile::tempdir()?;
     let graph = example("clean-tweets.yaml", &[("OUT", out.path())], &[])?;

@@ -2,6 +2,7 @@
 
 mod accumulators;
 mod bad_input;
+mod broadcasts;
 mod docs;
 mod examples;
 mod failures;

@@ -189,6 +189,7 @@ fn run_task(stage: &StagePlan, template: &Template, partition: u32, given: &Give
         index,
         previous: (index > every).then_some(index - every),
         memory: given.job.memories.get(&(stage.id, partition)).cloned(),
+        broadcasts: Arc::default(),
     })?;
     let mut partitioner = template.partitioner(key);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

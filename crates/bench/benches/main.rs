@@ -1,5 +1,5 @@
 //! The benches: what a batch costs, how short an interval can be, how fast words are counted, how fast a socket is read,
-//! how old a result is, and what windows, state and joins cost.
+//! how old a result is, and what windows, state, joins and large broadcast values cost.
 //!
 //! ```text
 //! cargo build --release
@@ -12,6 +12,7 @@
 
 mod bare;
 mod blocks;
+mod broadcast;
 mod cluster;
 mod in_memory;
 mod ingest;
@@ -63,6 +64,8 @@ enum Bench {
     State,
     /// A join of two streams, beside DataFusion alone
     Join,
+    /// A large value to sixteen executor processes, beside plain copies over TCP
+    Broadcast,
 }
 
 /// How much is measured.
@@ -93,6 +96,7 @@ async fn main() -> Result<()> {
             Bench::Windows => windows::run(size).await.context("windows"),
             Bench::State => state::run(size).await.context("state"),
             Bench::Join => join::run(size).await.context("join"),
+            Bench::Broadcast => broadcast::run(size).await.context("broadcast"),
         }?;
     }
     Ok(())

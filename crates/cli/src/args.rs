@@ -72,6 +72,36 @@ pub(crate) struct RunLimits {
     pub(crate) no_wait: bool,
 }
 
+/// What is done to a broadcast variable.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct BroadcastChange {
+    /// The content of this file becomes the value
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Read the job's own file again, or ask its query again
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Drop the value from the executors' memory; a batch that uses it gets it again
+    #[arg(long)]
+    pub(crate) unpersist: bool,
+    /// Drop the value for ever; batches that use it fail
+    #[arg(long)]
+    pub(crate) destroy: bool,
+}
+
+/// How a broadcast file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileFormat {
+    /// A list of lines
+    Text,
+    /// One value of bytes
+    Bytes,
+    Csv,
+    Json,
+    Parquet,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs a job in this process, on a cluster of its own
@@ -181,6 +211,27 @@ pub(crate) enum Command {
     Executors {
         #[command(flatten)]
         driver: DriverAddress,
+    },
+    /// Lists the broadcast variables of a job
+    Broadcasts {
+        /// The job's number or name
+        job: String,
+        #[command(flatten)]
+        driver: DriverAddress,
+    },
+    /// Gives a broadcast variable a new value, or drops it
+    Broadcast {
+        /// The job's number or name
+        job: String,
+        /// The variable
+        name: String,
+        #[command(flatten)]
+        driver: DriverAddress,
+        #[command(flatten)]
+        change: BroadcastChange,
+        /// How the file is read (default: by its extension, text if that says nothing)
+        #[arg(long, value_enum, value_name = "FORMAT", requires = "file")]
+        format: Option<FileFormat>,
     },
     /// Queries output tables
     Sql {

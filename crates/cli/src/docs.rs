@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
 use tidemill_client::{
-    AccumulatorBatch, AccumulatorSummary, BatchSummary, Bucket, Delays, ExecutorSummary, JobDetail, JobState,
-    JobSummary, PrintedBatch, Reading, ReceiverSummary, Scalar, StageSummary, Submitted,
+    AccumulatorBatch, AccumulatorSummary, BatchSummary, BroadcastSummary, Bucket, Delays, ExecutorSummary, JobDetail,
+    JobState, JobSummary, PrintedBatch, Reading, ReceiverSummary, Scalar, StageSummary, Submitted,
 };
 
 use crate::args::Cli;
@@ -126,6 +126,23 @@ fn summary() -> JobSummary {
     }
 }
 
+fn broadcast() -> BroadcastSummary {
+    BroadcastSummary {
+        name: "stopwords".to_owned(),
+        shape: "list".to_owned(),
+        version: Some(1),
+        newest: 1,
+        rows: 2,
+        bytes: 600,
+        executors: vec![Default::default()],
+        pieces_from_driver: 1,
+        pieces_from_peers: 0,
+        pieces_corrupt: 0,
+        warning: None,
+        kept_versions: 1,
+    }
+}
+
 fn detail() -> JobDetail {
     let batch = BatchSummary {
         time: Default::default(),
@@ -158,6 +175,7 @@ fn detail() -> JobDetail {
         stages: vec![stage],
         tables: vec!["top_words".to_owned()],
         accumulators: vec![accumulator()],
+        broadcasts: vec![broadcast()],
     }
 }
 
@@ -205,6 +223,12 @@ fn the_fields_that_are_printed_are_the_documented_ones() {
     let shown = (&accumulator["total"]["value"], &accumulator["total"]["values"][0]);
     assert_eq!(shown, (&Value::from("inf"), &Value::from("1970-01-01")));
     check("Closing accumulators", &parsed(json::closing(&[self::accumulator()])));
+    check("Broadcast", &job["broadcasts"][0]);
+    check("Broadcast", &parsed(json::broadcasts(&[broadcast()]))[0]);
+    check(
+        "Broadcast change",
+        &parsed(json::broadcast_change("stopwords", Some(2))),
+    );
     let executor = ExecutorSummary {
         id: Default::default(),
         state: "active".to_owned(),
@@ -219,6 +243,8 @@ fn the_fields_that_are_printed_are_the_documented_ones() {
         spilled_bytes: 0,
         receivers: 0,
         registered_ms: 0,
+        broadcast_bytes: 0,
+        pieces: Default::default(),
     };
     check("Executor", &parsed(json::executors(&[executor]))[0]);
     let submitted = Submitted {

@@ -12,6 +12,7 @@
 
 mod accumulate;
 mod aggregate;
+mod broadcast;
 mod columns;
 mod join;
 mod lifecycle;
@@ -28,12 +29,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_dstream::{
-    AccumulatorDef, BackPressure, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph, JobOptions, Line,
-    Operator, OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource, TextFilesSource,
+    AccumulatorDef, BackPressure, BroadcastDef, Diagnostic, Diagnostics, FailurePolicy, GenerateSource, JobGraph,
+    JobOptions, Line, Operator, OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource,
+    TextFilesSource,
 };
 
 pub use accumulate::Accumulator;
 pub use aggregate::Reducer;
+pub use broadcast::{Broadcast, BroadcastHandle};
 pub use columns::{Columns, JoinKeys, Keys, Names, SortKeys};
 pub use lifecycle::ContextState;
 pub use state::{StateSpec, StateUpdate};
@@ -86,6 +89,7 @@ struct Job {
     options: JobOptions,
     accumulators: Vec<AccumulatorDef>,
     tables: Vec<TableDef>,
+    broadcasts: Vec<BroadcastDef>,
     nodes: Vec<Node>,
     outputs: Vec<(usize, OutputKind)>,
     faults: Vec<Diagnostic>,

@@ -38,8 +38,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection to a driver. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    service: ControlServiceClient<Channel>,
-    address: String,
+    pub(crate) service: ControlServiceClient<Channel>,
+    pub(crate) address: String,
 }
 
 /// How a job is run, beside what it says itself.
@@ -295,7 +295,7 @@ impl Client {
         Error::unreachable(&self.address, "it ended before the job did")
     }
 
-    fn answer<T>(&self, response: Result<Response<T>, Status>) -> Result<T> {
+    pub(crate) fn answer<T>(&self, response: Result<Response<T>, Status>) -> Result<T> {
         response
             .map(Response::into_inner)
             .map_err(|status| Error::from_status(&self.address, &status))

@@ -1,8 +1,8 @@
 //! The paths of a job: what `run` resolves and `submit` ships.
 //!
 //! A relative path means a place beside the job file, which other processes do not share. A job that runs in this
-//! process gets absolute paths. A job that is submitted takes the files along that it reads once or rarely (tables and
-//! queues); what is read for ever or written (watched directories, text files, saved output) has to be a place that
+//! process gets absolute paths. A job that is submitted takes the files along that it reads once or rarely (tables,
+//! broadcast variables and queues); what is read for ever or written (watched directories, text files, saved output) has to be a place that
 //! all executors reach, so a relative path there is refused.
 
 use std::collections::HashSet;
@@ -10,7 +10,9 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, Line, OutputKind, QueueItem, Source, StreamInput};
+use tidemill_dstream::{
+    BroadcastSource, Diagnostic, Diagnostics, JobGraph, Line, OutputKind, QueueItem, Source, StreamInput,
+};
 
 use crate::MAX_MESSAGE_BYTES;
 
@@ -122,6 +124,11 @@ fn visit(graph: &mut JobGraph, mut on: impl FnMut(&mut String, Use, Line, String
             table.line,
             format!("tables.{}.file", table.name),
         );
+    }
+    for def in &mut graph.broadcasts {
+        if let BroadcastSource::File { path, .. } = &mut def.source {
+            on(path, Use::Attached, def.line, format!("broadcasts.{}.file", def.name));
+        }
     }
     for stream in &mut graph.streams {
         let StreamInput::Source(source) = &mut stream.input else {

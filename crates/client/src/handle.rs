@@ -40,6 +40,10 @@ impl Client {
 }
 
 impl JobHandle {
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     #[must_use]
     pub fn id(&self) -> JobId {
         self.job

@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod broadcast;
 mod builder;
 mod client;
 mod columns;
@@ -34,9 +35,10 @@ mod listener;
 mod sort_key;
 mod summary;
 
+pub use broadcast::BroadcastUpdate;
 pub use builder::{
-    Accumulator, Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys, StateSpec, StateUpdate,
-    StreamingContext,
+    Accumulator, Broadcast, BroadcastHandle, Columns, ContextState, DStream, JoinKeys, Keys, Names, Reducer, SortKeys,
+    StateSpec, StateUpdate, StreamingContext,
 };
 pub use client::{Client, JobEvents, MAX_MESSAGE_BYTES, SubmitOptions, Submitted};
 pub use error::{Error, Result};
@@ -47,8 +49,9 @@ pub use listener::{
     ReceiverInfo, StreamInputInfo,
 };
 pub use summary::{
-    AccumulatorBatch, AccumulatorSummary, BatchFailure, BatchSummary, Delays, ExecutorSummary, JobDetail, JobEvent,
-    JobState, JobSummary, PrintedBatch, ReceiverSummary, RememberedBatch, StageSummary,
+    AccumulatorBatch, AccumulatorSummary, BatchFailure, BatchSummary, BroadcastSummary, Delays, ExecutorSummary,
+    JobDetail, JobEvent, JobState, JobSummary, PieceCounts, PrintedBatch, ReceiverSummary, RememberedBatch,
+    StageSummary,
 };
 pub use tidemill_dstream as dstream;
 pub use tidemill_dstream::accumulator::{Bucket, Reading, Scalar};

@@ -104,6 +104,7 @@ pub struct JobDetail {
     pub tables: Vec<String>,
     /// Those that are listed, without batches.
     pub accumulators: Vec<AccumulatorSummary>,
+    pub broadcasts: Vec<BroadcastSummary>,
 }
 
 /// An accumulator of a job.
@@ -180,6 +181,46 @@ pub struct ExecutorSummary {
     pub receivers: u32,
     /// Milliseconds since the Unix epoch.
     pub registered_ms: i64,
+    /// Broadcast values that it holds.
+    pub broadcast_bytes: u64,
+    /// Their pieces.
+    pub pieces: PieceCounts,
+}
+
+/// Pieces of broadcast values that an executor moved since it registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PieceCounts {
+    pub from_driver: u64,
+    pub from_peers: u64,
+    /// Given to others.
+    pub sent: u64,
+    /// Came damaged and were taken from somebody else.
+    pub corrupt: u64,
+}
+
+/// A broadcast variable of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BroadcastSummary {
+    pub name: String,
+    /// `scalar`, `list`, `map` or `table`; empty when there is no value any more.
+    pub shape: String,
+    /// What the next batch uses; `None` once it was destroyed, or the job has ended.
+    pub version: Option<u32>,
+    /// The newest: another one while executors do not hold it yet.
+    pub newest: u32,
+    pub rows: u64,
+    pub bytes: u64,
+    /// Those that hold the newest version.
+    pub executors: Vec<ExecutorId>,
+    /// Pieces of all versions that executors got from the driver.
+    pub pieces_from_driver: u64,
+    /// And from each other.
+    pub pieces_from_peers: u64,
+    pub pieces_corrupt: u64,
+    /// Why the value is not newer.
+    pub warning: Option<String>,
+    /// Versions that are kept, because batches can still ask for them.
+    pub kept_versions: u32,
 }
 
 /// What a followed job does.
@@ -284,6 +325,7 @@ impl TryFrom<control::GetJobResponse> for JobDetail {
             stages: job.stages.into_iter().map(StageSummary::from).collect(),
             tables: job.tables,
             accumulators: accumulators(job.accumulators)?,
+            broadcasts: job.broadcasts.into_iter().map(BroadcastSummary::from).collect(),
         })
     }
 }
@@ -376,6 +418,32 @@ impl From<control::ExecutorSummary> for ExecutorSummary {
             spilled_bytes: executor.spilled_bytes,
             receivers: executor.receivers,
             registered_ms: executor.registered_ms,
+            broadcast_bytes: executor.broadcast_bytes,
+            pieces: PieceCounts {
+                from_driver: executor.pieces_from_driver,
+                from_peers: executor.pieces_from_peers,
+                sent: executor.pieces_sent,
+                corrupt: executor.pieces_corrupt,
+            },
+        }
+    }
+}
+
+impl From<control::BroadcastSummary> for BroadcastSummary {
+    fn from(broadcast: control::BroadcastSummary) -> Self {
+        Self {
+            name: broadcast.name,
+            shape: broadcast.shape,
+            version: broadcast.version,
+            newest: broadcast.newest,
+            rows: broadcast.rows,
+            bytes: broadcast.bytes,
+            executors: broadcast.executors.into_iter().map(ExecutorId).collect(),
+            pieces_from_driver: broadcast.pieces_from_driver,
+            pieces_from_peers: broadcast.pieces_from_peers,
+            pieces_corrupt: broadcast.pieces_corrupt,
+            warning: some(broadcast.warning),
+            kept_versions: broadcast.kept_versions,
         }
     }
 }

@@ -11,4 +11,4 @@ mod settings;
 pub use bytesize::ByteSize;
 pub use error::Error;
 pub use load::{Loader, defaults_text};
-pub use settings::{Config, Driver, Executor, Log, LogFormat, Receiver, Shuffle, Storage};
+pub use settings::{Broadcast, Config, Driver, Executor, Log, LogFormat, Receiver, Shuffle, Storage};

@@ -11,6 +11,7 @@ pub struct Config {
     pub executor: Executor,
     pub shuffle: Shuffle,
     pub storage: Storage,
+    pub broadcast: Broadcast,
     pub receiver: Receiver,
     pub log: Log,
 }
@@ -54,6 +55,11 @@ pub struct Storage {
     pub memory: ByteSize,
     pub disk: ByteSize,
     pub directory: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Broadcast {
+    pub memory: ByteSize,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -124,6 +130,10 @@ impl Config {
         check(
             self.storage.memory.as_u64() >= 1 << 20,
             "storage.memory: at least 1 MiB",
+        );
+        check(
+            self.broadcast.memory.as_u64() >= 1 << 20,
+            "broadcast.memory: at least 1 MiB",
         );
         check(
             self.receiver.max_block_size.as_u64() >= 1 << 10,

@@ -1,6 +1,6 @@
 //! The files that come with a submission.
 //!
-//! Tables are read here, so their files are kept in a directory of this process for as long as the job lives. What
+//! Tables and broadcast variables are read here, so their files are kept in a directory of this process for as long as the job lives. What
 //! executors would have to read cannot stay in files: the lines of queued files become part of the job.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::AsArray;
 use tidemill_connectors::{ReadOptions, open};
-use tidemill_dstream::{FilePart, FileRange, InputItem, JobGraph, QueueItem, Source, StreamInput};
+use tidemill_dstream::{BroadcastSource, FilePart, FileRange, InputItem, JobGraph, QueueItem, Source, StreamInput};
 use tidemill_rpc::channel::MAX_SUBMISSION;
 use tidemill_rpc::control;
 
@@ -57,6 +57,13 @@ impl AttachedFiles {
             let path = path.to_string_lossy();
             for table in graph.tables.iter_mut().filter(|table| table.path == file.path) {
                 path.as_ref().clone_into(&mut table.path);
+            }
+            for def in &mut graph.broadcasts {
+                if let BroadcastSource::File { path: named, .. } = &mut def.source
+                    && *named == file.path
+                {
+                    path.as_ref().clone_into(named);
+                }
             }
             for stream in &mut graph.streams {
                 let StreamInput::Source(Source::Queue(items)) = &mut stream.input else {

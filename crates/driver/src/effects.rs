@@ -125,6 +125,11 @@ impl EventLoop {
                     let _ = running.committer.send(request);
                 }
             }
+            Action::DropBroadcast {
+                job,
+                broadcast,
+                version,
+            } => self.drop_version(job, broadcast, version),
             Action::Publish(notice) => self.publish(notice),
         }
     }
@@ -138,6 +143,7 @@ impl EventLoop {
         for table in tables {
             self.send_table(executor, job, &table);
         }
+        self.offer_broadcasts(executor, job);
     }
 
     fn publish(&mut self, notice: Notice) {
@@ -221,6 +227,7 @@ impl EventLoop {
             JobEnd::Failed(error) => error!(%job, error, "job failed"),
         }
         self.fail_reads_of_ended(job);
+        self.forget_broadcasts(job);
         let summary = self.job_summary(job);
         let generation = self.generation;
         if let (Some(record), Some(summary)) = (self.jobs.get_mut(&job), summary) {

@@ -6,12 +6,13 @@ use tidemill_dstream::JobGraph;
 use tidemill_engine::{CompiledJob, SchemaRef, TableData};
 use tidemill_rpc::control;
 use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
-use tidemill_types::{BatchTime, ExecutorId, JobId, TaskFailure};
+use tidemill_types::{BatchTime, BroadcastId, ExecutorId, JobId, TaskFailure};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
 use crate::accumulators::Accumulated;
 use crate::attached::AttachedFiles;
+use crate::broadcasts::{LoadedBroadcast, UpdateTarget};
 use crate::committer::PrintedBatch;
 use crate::kept::KeptRelation;
 use crate::listening::OutputStep;
@@ -56,6 +57,12 @@ pub(crate) enum Event {
     },
     /// A table's file has changed and was read again.
     TableReloaded { job: JobId, table: LoadedTable },
+    /// A broadcast variable's file has changed and was read again.
+    BroadcastRead {
+        job: JobId,
+        broadcast: BroadcastId,
+        loaded: Result<LoadedBroadcast, String>,
+    },
     /// The timer.
     Clock,
 }
@@ -95,6 +102,30 @@ pub(crate) enum Control {
         request: control::ListAccumulatorsRequest,
         reply: oneshot::Sender<Result<control::ListAccumulatorsResponse, Status>>,
     },
+    /// How many bytes of broadcast values there is room for.
+    BroadcastRoom(oneshot::Sender<u64>),
+    Broadcasts {
+        job: String,
+        reply: oneshot::Sender<Result<Vec<control::BroadcastSummary>, Status>>,
+    },
+    UpdateTarget {
+        job: String,
+        name: String,
+        refresh: bool,
+        reply: oneshot::Sender<Result<UpdateTarget, Status>>,
+    },
+    OfferBroadcast {
+        job: JobId,
+        broadcast: BroadcastId,
+        loaded: Box<LoadedBroadcast>,
+        reply: oneshot::Sender<Result<u32, Status>>,
+    },
+    GiveUpBroadcast {
+        job: String,
+        name: String,
+        destroy: bool,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
     /// What SQL can ask for beside output tables.
     Kept(oneshot::Sender<Vec<KeptRelation>>),
     Read {
@@ -120,6 +151,8 @@ pub(crate) struct Submission {
     pub(crate) tables: Vec<LoadedTable>,
     /// The same, decoded.
     pub(crate) table_data: Vec<TableData>,
+    /// In the order of the graph.
+    pub(crate) broadcasts: Vec<LoadedBroadcast>,
     pub(crate) options: control::RunOptions,
     /// Files that came with the job; removed when it has ended.
     pub(crate) attached: Option<AttachedFiles>,

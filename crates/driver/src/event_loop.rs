@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 use tracing::{info, warn};
 
+use crate::broadcasts::Shelf;
 use crate::clock::Clock;
 use crate::committer::PrintedBatch;
 use crate::event::{Control, Event, Following};
@@ -42,6 +43,7 @@ pub(crate) struct EventLoop {
     /// Submissions that wait for executors, and since when.
     pub(crate) waiting_for_slots: Vec<(i64, oneshot::Sender<u32>)>,
     pub(crate) reads: Reads,
+    pub(crate) shelf: Shelf,
     pub(crate) timer: Timer,
 }
 
@@ -113,6 +115,7 @@ impl EventLoop {
                 step,
             } => self.on_output_step(job, batch, output, step),
             Event::TableReloaded { job, table } => self.on_table_reloaded(job, table),
+            Event::BroadcastRead { job, broadcast, loaded } => self.on_broadcast_read(job, broadcast, loaded),
             Event::Clock => {
                 self.timer.fired();
                 self.on_clock();
@@ -177,6 +180,7 @@ impl EventLoop {
             self.lose(old, "a newer process runs at its address");
         }
         self.send_peers();
+        self.shelf.register(executor);
         let slots = register.slots.max(1);
         self.schedule(SchedulerEvent::ExecutorRegistered { executor, slots });
         self.answer_waiting_for_slots();
@@ -189,6 +193,7 @@ impl EventLoop {
         }
         warn!(%executor, reason, "executor lost");
         self.fail_reads_of_lost(executor, reason);
+        self.lose_holder(executor);
         self.send_peers();
         self.schedule(SchedulerEvent::ExecutorLost {
             executor,
@@ -251,6 +256,7 @@ impl EventLoop {
                 });
             }
             Report::ReceiverStatus(status) => self.on_receiver_status(executor, status),
+            Report::BroadcastHeld(held) => self.on_broadcast_held(executor, &held),
             Report::KeptRows(rows) => self.on_kept_rows(executor, rows),
             Report::DatasetsFetched(fetched) => self.schedule(SchedulerEvent::DatasetsFetched {
                 executor,
@@ -358,6 +364,7 @@ impl EventLoop {
                         self.scheduler.job(id).as_ref(),
                         record,
                         tables,
+                        self.broadcast_summaries(id),
                     ))
                 });
                 drop(reply.send(found.ok_or_else(|| self.unknown_job(&job))));
@@ -383,6 +390,35 @@ impl EventLoop {
                     None => Err(self.unknown_job(&job)),
                 };
                 drop(reply.send(result));
+            }
+            Control::BroadcastRoom(reply) => drop(reply.send(self.broadcast_room())),
+            Control::Broadcasts { job, reply } => {
+                let found = self.find(&job).map(|id| self.broadcast_summaries(id));
+                drop(reply.send(found.ok_or_else(|| self.unknown_job(&job))));
+            }
+            Control::UpdateTarget {
+                job,
+                name,
+                refresh,
+                reply,
+            } => drop(reply.send(self.update_target(&job, &name, refresh))),
+            Control::OfferBroadcast {
+                job,
+                broadcast,
+                loaded,
+                reply,
+            } => {
+                let version = self.offer_version(job, broadcast, *loaded);
+                drop(reply.send(version));
+            }
+            Control::GiveUpBroadcast {
+                job,
+                name,
+                destroy,
+                reply,
+            } => {
+                let done = self.give_up_broadcast(&job, &name, destroy);
+                drop(reply.send(done));
             }
             Control::Kept(reply) => drop(reply.send(self.kept_relations())),
             Control::Read { job, target, reply } => self.read_kept(job, target, reply),

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use crate::accumulators::Accumulators;
 use crate::allocator::Allocator;
 use crate::attached::AttachedFiles;
+use crate::broadcasts::BroadcastRecord;
 use crate::committer::CommitRequest;
 use crate::listening::is_for_listeners;
 use crate::tables::LoadedTable;
@@ -28,7 +29,9 @@ pub(crate) struct JobRecord {
     pub(crate) compiled: Arc<CompiledJob>,
     /// The present version of each table.
     pub(crate) tables: BTreeMap<String, LoadedTable>,
-    /// The installation message, the same for every executor but for the tables.
+    /// By number.
+    pub(crate) broadcasts: Vec<BroadcastRecord>,
+    /// The installation message, the same for every executor but for the tables and broadcast variables.
     pub(crate) install: wire::InstallJob,
     pub(crate) receivers: BTreeMap<ReceiverId, ReceiverRecord>,
     /// Completed and failed batches, newest last.
@@ -54,13 +57,14 @@ pub(crate) struct Running {
     pub(crate) allocator: Option<Allocator>,
     pub(crate) committer: mpsc::UnboundedSender<CommitRequest>,
     pub(crate) table_watch: Option<AbortHandle>,
+    pub(crate) broadcast_watch: Option<AbortHandle>,
     /// Files that came with the job.
     pub(crate) _attached: Option<AttachedFiles>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(watch) = &self.table_watch {
+        for watch in self.table_watch.iter().chain(&self.broadcast_watch) {
             watch.abort();
         }
     }

@@ -19,6 +19,7 @@
 mod accumulators;
 mod allocator;
 mod attached;
+mod broadcasts;
 mod clock;
 mod committer;
 mod effects;

@@ -13,6 +13,8 @@ pub struct Options {
     pub heartbeat_interval: Duration,
     pub heartbeat_timeout: Duration,
     pub reattach_grace: Duration,
+    /// What executors have room for, while none is there to ask.
+    pub broadcast_memory: u64,
     pub retained_batches: usize,
     pub retained_prints: usize,
     pub retained_jobs: usize,
@@ -29,6 +31,7 @@ impl From<&Config> for Options {
             heartbeat_interval: driver.heartbeat_interval,
             heartbeat_timeout: driver.heartbeat_timeout,
             reattach_grace: driver.reattach_grace,
+            broadcast_memory: config.broadcast.memory.as_u64(),
             retained_batches: driver.retained_batches,
             retained_prints: driver.retained_prints,
             retained_jobs: driver.retained_jobs,

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::broadcasts::Shelf;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event_loop::EventLoop;
@@ -51,7 +52,9 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
     let catalog = Catalog::new();
     let timer = Timer::start(clock, events.clone()).map_err(bind)?;
     let registry = options.registry.clone();
+    let shelf = Shelf::default();
     let state = EventLoop {
+        shelf: shelf.clone(),
         clock,
         generation,
         scheduler: Scheduler::new(options.scheduler.clone()),
@@ -69,6 +72,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
     let event_loop = tokio::spawn(state.run(queue));
     let attach = AttachService {
         generation,
+        shelf,
         events: events.clone(),
     };
     let control = ControlHandler {

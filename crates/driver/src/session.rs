@@ -21,6 +21,8 @@ pub(crate) struct Session {
     /// Milliseconds since the epoch.
     pub(crate) registered: i64,
     pub(crate) heartbeat: Heartbeat,
+    /// How much of broadcast values it can hold.
+    pub(crate) broadcast_memory: u64,
     outbox: Outbox<AttachResponse>,
     inbox: Inbox,
     connection: Option<(u64, Commands)>,
@@ -80,6 +82,7 @@ impl Sessions {
             slots: register.slots.max(1),
             registered: now_ms,
             heartbeat: Heartbeat::default(),
+            broadcast_memory: register.broadcast_memory_bytes,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             connection: Some((connection, commands)),

@@ -8,13 +8,14 @@ use tidemill_dstream::{OutputKind, Source};
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::plan as plan_wire;
 use tidemill_scheduler::{Event as SchedulerEvent, JobSpec, Pace};
-use tidemill_types::{BatchTime, JobId, ReceiverId, StreamId};
+use tidemill_types::{BatchTime, BroadcastId, JobId, ReceiverId, StreamId};
 use tokio::sync::broadcast;
 use tonic::Status;
 use tracing::{info, warn};
 
 use crate::accumulators::Accumulators;
 use crate::allocator::{Allocator, PlannedStream};
+use crate::broadcasts;
 use crate::committer::Committer;
 use crate::event::Submission;
 use crate::event_loop::EventLoop;
@@ -76,6 +77,16 @@ impl EventLoop {
         };
         let zero = committer.ledger.read(&plan.accumulators, &self.options.registry);
         let accumulators = Accumulators::new(plan.accumulators.clone(), zero);
+        let defs = &submission.graph.broadcasts;
+        let broadcasts = self.take_broadcasts(id, defs, submission.broadcasts)?;
+        let first = (0..broadcasts.len() as u32)
+            .map(|place| (BroadcastId(place), 1))
+            .collect();
+        let reloads_values = defs.iter().any(|def| def.reload.is_some());
+        let broadcast_watch = reloads_values.then(|| {
+            let watch = broadcasts::watch(id, submission.graph.clone(), self.events.clone());
+            tokio::spawn(watch).abort_handle()
+        });
         let reloads = submission.graph.tables.iter().any(|table| table.reload.is_some());
         let table_watch = reloads.then(|| {
             let data = submission.table_data;
@@ -101,6 +112,7 @@ impl EventLoop {
                 .iter()
                 .map(|table| (table.name.clone(), table.version))
                 .collect(),
+            broadcasts: first,
         };
         let install = wire::InstallJob {
             job: id.0,
@@ -116,6 +128,7 @@ impl EventLoop {
                 .into_iter()
                 .map(|table| (table.name.clone(), table))
                 .collect(),
+            broadcasts,
             install,
             receivers: receivers
                 .into_iter()
@@ -129,6 +142,7 @@ impl EventLoop {
                 allocator,
                 committer: committer.start(),
                 table_watch,
+                broadcast_watch,
                 _attached: submission.attached,
             }),
             open_batches: BTreeMap::new(),

@@ -90,6 +90,7 @@ pub(crate) fn job_detail(
     view: Option<&JobView<'_>>,
     record: &JobRecord,
     tables: Vec<String>,
+    broadcasts: Vec<control::BroadcastSummary>,
 ) -> control::GetJobResponse {
     let open = view.map_or(&[][..], |view| view.batches.as_slice());
     let batches = open
@@ -126,6 +127,7 @@ pub(crate) fn job_detail(
         stages: stages.collect(),
         tables,
         accumulators: record.accumulators.summaries(false, 0),
+        broadcasts,
     }
 }
 
@@ -145,7 +147,13 @@ pub(crate) fn executor(
     view: Option<&ExecutorView>,
     receivers: u32,
 ) -> control::ExecutorSummary {
+    let pieces = session.heartbeat.pieces.unwrap_or_default();
     control::ExecutorSummary {
+        broadcast_bytes: pieces.bytes,
+        pieces_from_driver: pieces.from_driver,
+        pieces_from_peers: pieces.from_peers,
+        pieces_sent: pieces.sent,
+        pieces_corrupt: pieces.corrupt,
         id: id.0,
         state: "active".to_owned(),
         host: session.host.clone(),

@@ -38,6 +38,14 @@ pub(crate) fn launch(launch: Launch) -> Command {
             .into_iter()
             .map(|(name, version)| wire::TableVersion { name, version })
             .collect(),
+        broadcasts: launch
+            .broadcasts
+            .into_iter()
+            .map(|(broadcast, version)| wire::BroadcastVersion {
+                broadcast: broadcast.0,
+                version,
+            })
+            .collect(),
         absent_batches_ms: launch.absent.into_iter().map(|batch| batch.0).collect(),
         forget_blocks: launch.forget_blocks.into_iter().map(block_ref).collect(),
     })

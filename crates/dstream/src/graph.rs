@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{AccumulatorDef, BackPressure, NativeCall, Step};
+use crate::{AccumulatorDef, BackPressure, BroadcastDef, NativeCall, Step};
 
 /// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
 /// are equal whatever their files looked like.
@@ -26,6 +26,7 @@ pub struct JobGraph {
     pub options: JobOptions,
     pub accumulators: Vec<AccumulatorDef>,
     pub tables: Vec<TableDef>,
+    pub broadcasts: Vec<BroadcastDef>,
     pub streams: Vec<StreamDef>,
     pub outputs: Vec<OutputDef>,
 }
@@ -302,5 +303,23 @@ impl JobGraph {
             StreamInput::Source(source) => Some((stream, source)),
             StreamInput::From(_) => None,
         })
+    }
+}
+
+impl TableFormat {
+    /// The format of a file's extension, before which `.gz` or `.zst` may stand.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        let path = path.to_ascii_lowercase();
+        let plain = [".gz", ".zst"]
+            .iter()
+            .find_map(|ending| path.strip_suffix(ending))
+            .unwrap_or(&path);
+        match plain.rsplit_once('.')?.1 {
+            "csv" => Some(Self::Csv),
+            "json" | "jsonl" | "ndjson" => Some(Self::Json),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
     }
 }

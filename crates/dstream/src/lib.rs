@@ -1,7 +1,7 @@
 //! The job graph: what a user submits, described by data.
 //!
-//! - [`JobGraph`] is a graph of named streams (source or parent, then steps) with outputs and tables. The YAML job
-//!   file, the Rust builder and the wire format are translations of it.
+//! - [`JobGraph`] is a graph of named streams (source or parent, then steps) with outputs, tables and broadcast
+//!   variables. The YAML job file, the Rust builder and the wire format are translations of it.
 //! - [`validate`](JobGraph::validate) finds everything that can be found without knowing schemas: names, cycles,
 //!   windows, missing outputs. Types are checked by the engine, which knows DataFusion.
 //! - [`plan`] is what a compiled job looks like to the scheduler: stages, slots, exchanges and outputs, without the
@@ -10,6 +10,7 @@
 //! Pure data and pure functions: no clock, no I/O, no locks.
 
 pub mod accumulator;
+mod broadcast;
 mod diagnostic;
 mod graph;
 mod input;
@@ -20,6 +21,7 @@ mod template;
 mod validate;
 
 pub use accumulator::{AccumulatorDef, AccumulatorKind, Addition, ValueType};
+pub use broadcast::{BroadcastDef, BroadcastFormat, BroadcastSource, Literal, LiteralType, Shape, literal_type};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use graph::{
     Compression, FailurePolicy, FileFormat, ForeachUnit, GenerateSource, JobGraph, JobOptions, Line, OutputDef,

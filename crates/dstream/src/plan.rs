@@ -23,10 +23,12 @@ pub struct JobPlan {
     pub streams: Vec<StreamPlan>,
     pub datasets: Vec<DatasetPlan>,
     pub outputs: Vec<OutputPlan>,
-    /// Names of the tables that stages read.
+    /// Names of the tables that stages read; broadcast variables are among them where they are read as tables.
     pub tables: Vec<String>,
     /// In definition order.
     pub accumulators: Vec<AccumulatorPlan>,
+    /// Names of the job's broadcast variables, by [`BroadcastId`](tidemill_types::BroadcastId).
+    pub broadcasts: Vec<String>,
 }
 
 /// An accumulator of the job.
@@ -107,7 +109,7 @@ pub enum SlotKind {
     Shuffle { from: StageId },
     /// The remembered batches of a dataset: the last `batches` of them, oldest first; 1 is this batch alone.
     Dataset { dataset: DatasetId, batches: u32 },
-    /// A whole table, for every partition.
+    /// A whole table, for every partition: one of the job's, or a broadcast variable of that name.
     Table { name: String },
 }
 

@@ -4,6 +4,7 @@
 //! the engine, which has a parser; the text of an expression is only looked at for being there.
 
 mod accumulators;
+mod broadcast;
 mod operator;
 mod source;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 pub use walk::{Consumer, consumers};
 
-use crate::{Diagnostic, Diagnostics, JobGraph, Line, OutputDef, OutputKind, TableDef, TableFormat};
+use crate::{Diagnostic, Diagnostics, JobGraph, Line, Operator, OutputDef, OutputKind, TableDef, TableFormat};
 use walk::{Names, edges};
 
 /// Names become directory names and schema names.
@@ -39,6 +40,7 @@ impl JobGraph {
         job(self, &mut faults);
         accumulators::check(self, &mut faults);
         tables(self, &mut faults);
+        broadcast::check(self, &mut faults);
         streams(self, &mut faults);
         outputs(self, &mut faults);
         faults.into_result()
@@ -49,19 +51,7 @@ impl TableDef {
     /// The format that is given, else that of the file's extension, before which `.gz` or `.zst` may stand.
     #[must_use]
     pub fn known_format(&self) -> Option<TableFormat> {
-        self.format.or_else(|| {
-            let path = self.path.to_ascii_lowercase();
-            let plain = [".gz", ".zst"]
-                .iter()
-                .find_map(|ending| path.strip_suffix(ending))
-                .unwrap_or(&path);
-            match plain.rsplit_once('.')?.1 {
-                "csv" => Some(TableFormat::Csv),
-                "json" | "jsonl" | "ndjson" => Some(TableFormat::Json),
-                "parquet" => Some(TableFormat::Parquet),
-                _ => None,
-            }
-        })
+        self.format.or_else(|| TableFormat::of(&self.path))
     }
 }
 
@@ -276,7 +266,7 @@ fn tables(graph: &JobGraph, faults: &mut Faults) {
             );
         }
     }
-    // SQL names both alike.
+    // SQL names them all alike.
     let tables = graph
         .tables
         .iter()
@@ -285,7 +275,16 @@ fn tables(graph: &JobGraph, faults: &mut Faults) {
         .streams
         .iter()
         .map(|stream| (stream.name.as_str(), stream.line, format!("streams.{}", stream.name)));
-    faults.unique("stream or table", tables.chain(streams));
+    let broadcasts = graph
+        .broadcasts
+        .iter()
+        .map(|def| (def.name.as_str(), def.line, format!("broadcasts.{}", def.name)));
+    let what = if graph.broadcasts.is_empty() {
+        "stream or table"
+    } else {
+        "stream, table or broadcast"
+    };
+    faults.unique(what, tables.chain(broadcasts).chain(streams));
 }
 
 fn streams(graph: &JobGraph, faults: &mut Faults) {
@@ -316,7 +315,9 @@ fn streams(graph: &JobGraph, faults: &mut Faults) {
 fn references(graph: &JobGraph, names: &Names<'_>, faults: &mut Faults) {
     for stream in &graph.streams {
         for edge in edges(stream) {
-            if names.get(edge.parent).is_some() {
+            let joins = |step: usize| matches!(stream.steps[step].operator, Operator::Join { .. });
+            let broadcast = |name: &str| graph.broadcasts.iter().any(|def| def.name == name);
+            if names.get(edge.parent).is_some() || (edge.step.is_some_and(joins) && broadcast(edge.parent)) {
                 continue;
             }
             let (line, path) = match edge.step {
@@ -334,7 +335,14 @@ fn references(graph: &JobGraph, names: &Names<'_>, faults: &mut Faults) {
                 .streams
                 .iter()
                 .map(|s| s.name.as_str())
-                .filter(|name| *name != stream.name);
+                .filter(|name| *name != stream.name)
+                .chain(
+                    graph
+                        .broadcasts
+                        .iter()
+                        .filter(|_| edge.step.is_some_and(joins))
+                        .map(|def| def.name.as_str()),
+                );
             faults.unknown(line, path, "stream", edge.parent, others);
         }
     }

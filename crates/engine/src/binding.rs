@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use tidemill_types::{FailureKind, SlotId, TaskFailure, TaskKey};
 
+use crate::broadcast::BroadcastValues;
 use crate::memory::TaskMemory;
 use crate::state::At;
 
@@ -21,6 +22,8 @@ pub struct TaskBinding {
     pub previous: Option<i64>,
     /// What the task's partition keeps from batch to batch. Without it windows are computed anew, and state fails.
     pub memory: Option<Arc<TaskMemory>>,
+    /// The values of broadcast variables that its batch uses.
+    pub broadcasts: Arc<BroadcastValues>,
 }
 
 /// One slot partition's rows.

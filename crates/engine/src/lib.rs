@@ -24,6 +24,7 @@
 mod accumulate;
 mod batches;
 mod binding;
+mod broadcast;
 mod catalog;
 mod codec;
 mod compile;
@@ -59,6 +60,7 @@ pub use arrow;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
 pub use binding::{Panes, SlotInput, TaskBinding};
+pub use broadcast::{BroadcastRows, BroadcastValue, BroadcastValues, broadcast, evaluate_query, literal_rows};
 pub use catalog::{Catalog, KeptTable, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use datafusion::logical_expr::AggregateUDF;

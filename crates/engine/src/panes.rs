@@ -8,7 +8,7 @@
 //! ```
 //! A pane has the aggregates' states by key, in the partition of the key, so that a slide costs a merge of states and
 //! moves nothing. Steps move below the window only if they are functions of the record alone: a volatile one (the batch
-//! time, a random number) belongs to the batch of the slide.
+//! time, a random number) and one of a broadcast variable that can change belong to the batch of the slide.
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::broadcast::reads_changing;
 use crate::slot_scan::SlotScanExec;
 
 /// An aggregate over a window, taken apart.
@@ -141,7 +142,7 @@ fn is_mergeable(aggregate: &AggregateExec) -> bool {
 fn is_deterministic(plan: &dyn ExecutionPlan) -> bool {
     let mut deterministic = true;
     let walked = plan.apply_expressions(&mut |expr: &Arc<dyn PhysicalExpr>| {
-        deterministic &= !is_volatile(expr);
+        deterministic &= !is_volatile(expr) && !reads_changing(expr);
         Ok(TreeNodeRecursion::Continue)
     });
     walked.is_ok() && deterministic

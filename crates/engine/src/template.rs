@@ -197,6 +197,7 @@ impl Template {
     /// Starts a task. Nothing happens before the stream is polled, and dropping it ends the task.
     pub fn run(&self, binding: TaskBinding) -> Result<TaskStream, Error> {
         let key = binding.key;
+        let broadcasts = Arc::clone(&binding.broadcasts);
         let plan = reset_plan_states(Arc::clone(&self.inner.plan))?;
         let config = self.inner.config.clone().with_extension(Arc::new(Inputs::new(binding)));
         let context = TaskContext::new(
@@ -210,7 +211,7 @@ impl Template {
             HashMap::new(),
             session::runtime(),
         );
-        let scope = Arc::new(TaskScope::new(key));
+        let scope = Arc::new(TaskScope::new(key, broadcasts));
         let rows = scope.enter(|| plan.execute(key.partition as usize, Arc::new(context)))?;
         Ok(TaskStream {
             rows,

@@ -33,6 +33,7 @@ pub(crate) struct Attach {
     pub(crate) incarnation: Incarnation,
     pub(crate) data_address: String,
     pub(crate) slots: u32,
+    pub(crate) broadcast_memory: u64,
     pub(crate) host: String,
     pub(crate) identity: Identity,
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -94,6 +95,7 @@ impl Attach {
             host: self.host.clone(),
             executor: identity.map(|(executor, _)| executor.0),
             generation: identity.map_or(0, |(_, generation)| generation.0),
+            broadcast_memory_bytes: self.broadcast_memory,
         };
         let first = AttachRequest {
             sequence: 0,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::SlotKind;
 use tidemill_rpc::driver as wire;
-use tidemill_storage::{DatasetKey, ShuffleReady};
+use tidemill_storage::{DatasetKey, ShuffleReady, VersionKey};
 use tidemill_types::{Attempt, BlockId, ExecutorId, StageId, TaskKey};
 
 use crate::job::InstalledJob;
@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Block(BlockId),
     /// The state that the task of an earlier batch of the same partition leaves.
     State(TaskKey),
+    /// A version of a broadcast variable.
+    Broadcast(VersionKey),
 }
 
 pub(crate) struct BatchRun {
@@ -79,7 +81,7 @@ impl BatchRun {
 
 /// All that a task reads and that has to be here first.
 pub(crate) fn needs(info: &BatchInfo, launch: &TaskLaunch) -> HashSet<Need> {
-    let mut needs = HashSet::new();
+    let mut needs: HashSet<Need> = info.broadcasts().map(Need::Broadcast).collect();
     let job = &info.job;
     let Some(stage) = job.stage(launch.stage) else {
         return needs;

@@ -74,12 +74,17 @@ impl EventLoop {
             Need::Dataset(key) => !node.blocks.has_dataset(*key),
             Need::Block(id) => is_remote(id, node.executor) && !node.blocks.has_block(*id),
             Need::State(_) => true,
+            Need::Broadcast(key) => node.broadcasts.value(*key).is_none(),
         });
         for need in &missing {
             let first = !self.waiting.contains_key(need);
             self.waiting.entry(*need).or_default().push(task);
             if let (Need::Block(id), true) = (need, first) {
                 self.fetch_block(node, *id);
+            }
+            // It was dropped from memory: batches are launched only where it is held.
+            if let (Need::Broadcast(key), true) = (need, first) {
+                self.collect_broadcast(*key);
             }
         }
         let run = TaskRun {

@@ -11,8 +11,8 @@ use tidemill_rpc::shuffle::fetch_request::What;
 use tidemill_rpc::shuffle::push_request::Message;
 use tidemill_rpc::shuffle::shuffle_service_server::ShuffleService;
 use tidemill_rpc::shuffle::{FetchRequest, FetchResponse, PushRequest, PushResponse};
-use tidemill_storage::{DatasetKey, decode};
-use tidemill_types::{BatchTime, BlockId, DatasetId, ExecutorId, JobId, ReceiverId};
+use tidemill_storage::{DatasetKey, VersionKey, decode};
+use tidemill_types::{BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, JobId, ReceiverId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -37,6 +37,8 @@ const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(100);
 const RESPONSES: usize = 16;
 /// Fetched data is sent in pieces of about this size.
 const PIECE: usize = 2 << 20;
+/// Pieces of broadcast values are sent in parts that stay in a processor's cache on the way.
+const PIECE_PART: usize = 256 << 10;
 
 impl DataService {
     fn node(&self) -> Result<Arc<Node>, Status> {
@@ -90,6 +92,17 @@ impl ShuffleService for DataService {
             ));
         }
         let job = JobId(request.job);
+        if let Some(What::Piece(piece)) = &request.what {
+            let key = VersionKey {
+                job,
+                broadcast: BroadcastId(piece.broadcast),
+                version: piece.version,
+            };
+            let piece = node.broadcasts.pieces.give(key, piece.piece);
+            let piece = piece.ok_or_else(|| Status::not_found("this executor does not hold it"))?;
+            let parts = piece.parts(PIECE_PART).map(|ipc| Ok(FetchResponse { ipc }));
+            return Ok(Response::new(Box::pin(futures::stream::iter(parts))));
+        }
         let read = tokio::task::spawn_blocking(move || -> Result<bytes::Bytes, Status> {
             let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
             let batches = match request.what {
@@ -106,7 +119,7 @@ impl ShuffleService for DataService {
                     batch: BatchTime(dataset.batch_time_ms),
                     partition: dataset.partition,
                 }),
-                None => return Err(Status::invalid_argument("nothing is asked for")),
+                Some(What::Piece(_)) | None => return Err(Status::invalid_argument("nothing is asked for")),
             };
             let batches = batches.map_err(|error| failed(&error))?;
             let batches = batches.ok_or_else(|| Status::not_found("this executor does not hold it"))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
-use tidemill_storage::ShuffleReady;
+use tidemill_storage::{ShuffleReady, VersionKey};
 use tidemill_types::{BlockId, Generation, JobId, TaskAttempt, TaskFailure};
 use tokio::sync::mpsc;
 
@@ -57,6 +57,12 @@ pub(crate) enum Event {
     },
     /// A reader of what is kept here: a piece of an answer for the driver.
     Kept { epoch: u64, rows: wire::KeptRows },
+    /// A collector of a broadcast value: all of it is here, or why it cannot be used; `None`: nobody wants it any more.
+    BroadcastCollected {
+        epoch: u64,
+        key: VersionKey,
+        result: Option<Result<(), String>>,
+    },
     /// The heartbeat timer.
     Heartbeat,
 }

@@ -8,10 +8,11 @@ use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
 use tidemill_rpc::session::{Inbox, Outbox};
-use tidemill_storage::ShuffleReady;
+use tidemill_storage::{ShuffleReady, VersionKey};
 use tidemill_types::{BatchTime, ExecutorId, Generation, Incarnation, JobId, ReceiverId, TaskAttempt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tracing::{debug, error, info};
 
 use crate::batch::{BatchRun, Need};
@@ -43,6 +44,8 @@ pub(crate) struct EventLoop {
     pub(crate) complete: HashSet<ShuffleReady>,
     pub(crate) queue: ReadyQueue,
     pub(crate) receivers: Receivers,
+    /// Versions of broadcast variables that are on their way.
+    pub(crate) collecting: HashMap<VersionKey, AbortHandle>,
 }
 
 /// The control channel.
@@ -130,6 +133,11 @@ impl EventLoop {
                     self.report(Report::KeptRows(rows));
                 }
             }
+            Event::BroadcastCollected { epoch, key, result } => {
+                if epoch == self.epoch {
+                    self.on_broadcast_collected(key, result);
+                }
+            }
             Event::Heartbeat => self.send_heartbeat(),
         }
     }
@@ -167,6 +175,10 @@ impl EventLoop {
         self.complete.clear();
         self.queue = ReadyQueue::new(self.options.slots);
         self.receivers.abort(|_| true);
+        self.collecting.drain().for_each(|(_, collector)| collector.abort());
+        if let Some(node) = &self.node {
+            node.broadcasts.clear();
+        }
         self.node = None;
         let node = Node::new(
             self.epoch,
@@ -215,6 +227,7 @@ impl EventLoop {
             queued_tasks: self.queue.queued(),
             memory_bytes: self.node.as_ref().map_or(0, |node| node.budget.total()),
             spilled_bytes: self.node.as_ref().map_or(0, |node| node.spill.used()),
+            pieces: self.node.as_ref().map(|node| node.broadcasts.counts()),
         };
         if let Some((_, reports)) = &self.link.connection {
             let _ = reports.send(AttachRequest {
@@ -284,6 +297,8 @@ impl EventLoop {
                 Ok(launch) => self.launch(launch),
                 Err(error) => error!(%error, "a launch message could not be read"),
             },
+            Command::OfferBroadcast(offer) => self.offer_broadcast(offer),
+            Command::DropBroadcast(drop) => self.drop_broadcast(&drop),
             Command::ReadKept(read) => self.read_kept(read),
             Command::Resend(resend) => self.resend(resend),
             Command::FetchDatasets(fetch) => self.fetch_datasets(fetch),

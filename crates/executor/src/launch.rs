@@ -4,7 +4,8 @@ use tidemill_dstream::InputItem;
 use tidemill_rpc::convert;
 use tidemill_rpc::driver as wire;
 use tidemill_types::{
-    Attempt, BatchTime, BlockId, ExecutorId, JobId, PlanVersion, ReceiverId, RoutingVersion, SlotId, StageId,
+    Attempt, BatchTime, BlockId, BroadcastId, ExecutorId, JobId, PlanVersion, ReceiverId, RoutingVersion, SlotId,
+    StageId,
 };
 
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Launch {
     pub(crate) remember_from: BatchTime,
     pub(crate) restore: bool,
     pub(crate) tables: Vec<(String, u32)>,
+    pub(crate) broadcasts: Vec<(BroadcastId, u32)>,
     pub(crate) absent: Vec<BatchTime>,
     pub(crate) forget_blocks: Vec<BlockId>,
 }
@@ -70,6 +72,11 @@ impl TryFrom<wire::LaunchBatch> for Launch {
                 .tables
                 .into_iter()
                 .map(|table| (table.name, table.version))
+                .collect(),
+            broadcasts: launch
+                .broadcasts
+                .into_iter()
+                .map(|version| (BroadcastId(version.broadcast), version.version))
                 .collect(),
             absent: launch.absent_batches_ms.into_iter().map(BatchTime).collect(),
             forget_blocks: launch

@@ -19,6 +19,7 @@ mod attach;
 mod batch;
 mod batches;
 mod boundary;
+mod broadcasts;
 mod data_service;
 mod error;
 mod event;

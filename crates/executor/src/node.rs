@@ -16,6 +16,7 @@ use tidemill_types::{ExecutorId, Generation, Incarnation, JobId, StageId};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::broadcasts::Broadcasts;
 use crate::event::Event;
 use crate::job::InstalledJob;
 use crate::options::Options;
@@ -26,6 +27,7 @@ pub(crate) struct Node {
     pub(crate) generation: Generation,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) blocks: BlockStore,
+    pub(crate) broadcasts: Broadcasts,
     pub(crate) shuffle: ShuffleStore,
     pub(crate) router: ExchangeRouter,
     pub(crate) frames: FrameBuilder,
@@ -78,6 +80,7 @@ impl Node {
                     budget: Arc::clone(&budget),
                     spill: Some(Arc::clone(&spill)),
                 }),
+                broadcasts: Broadcasts::new(&budget),
                 shuffle: ShuffleStore::new(ShuffleOptions {
                     budget: Arc::clone(&budget),
                     spill: Some(Arc::clone(&spill)),
@@ -145,6 +148,7 @@ impl Node {
         self.router.forget_job(job);
         self.shuffle.forget_job(job);
         self.blocks.forget_job(job);
+        self.broadcasts.forget_job(job);
         self.peers.forget_job(job);
     }
 }

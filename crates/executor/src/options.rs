@@ -21,6 +21,7 @@ pub struct Options {
     pub shuffle_memory: u64,
     pub shuffle_window: u64,
     pub kept_outputs: u64,
+    pub broadcast_memory: u64,
     pub storage_memory: u64,
     pub storage_disk: u64,
     pub storage_directory: PathBuf,
@@ -47,6 +48,7 @@ impl From<&Config> for Options {
             shuffle_memory: config.shuffle.memory.as_u64(),
             shuffle_window: config.shuffle.window.as_u64(),
             kept_outputs: config.shuffle.kept_outputs.as_u64(),
+            broadcast_memory: config.broadcast.memory.as_u64(),
             storage_memory: config.storage.memory.as_u64(),
             storage_disk: config.storage.disk.as_u64(),
             storage_directory: if config.storage.directory.is_empty() {

@@ -69,6 +69,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
         incarnation,
         data_address: options.advertise.clone().unwrap_or_else(|| advertised(address)),
         slots: options.slots.max(1),
+        broadcast_memory: options.broadcast_memory,
         host: host_name(),
         identity: Arc::new(Mutex::new(None)),
         events: events.clone(),
@@ -89,6 +90,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
         waiting: HashMap::new(),
         complete: HashSet::new(),
         receivers: Receivers::default(),
+        collecting: HashMap::new(),
     };
     let event_loop = tokio::spawn(event_loop.run(queue));
     let attach = tokio::spawn(attach.run());

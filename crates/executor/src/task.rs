@@ -3,7 +3,7 @@
 //! Runs on a task thread. Reads of files and spilled data block that thread, which is what it is for. A panic in the
 //! plan or in a function ends the task, not the executor.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,14 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{ForeachUnit, InputItem, OutputKind, Source};
 use tidemill_engine::{
-    ForeachBatch, Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template, encode_ipc,
+    BroadcastValues, ForeachBatch, Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template,
+    encode_ipc,
 };
 use tidemill_rpc::driver as wire;
-use tidemill_storage::{DatasetKey, sliced_bytes};
-use tidemill_types::{AccumulatorId, BatchTime, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey};
+use tidemill_storage::{DatasetKey, VersionKey, sliced_bytes};
+use tidemill_types::{
+    AccumulatorId, BatchTime, BroadcastId, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey,
+};
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -34,6 +37,7 @@ pub(crate) struct BatchInfo {
     pub(crate) index: i64,
     pub(crate) restore: bool,
     tables: HashMap<String, u32>,
+    broadcasts: BTreeMap<BroadcastId, u32>,
     absent: BTreeSet<BatchTime>,
 }
 
@@ -71,8 +75,18 @@ impl BatchInfo {
             index: launch.index,
             restore: launch.restore,
             tables: launch.tables.iter().cloned().collect(),
+            broadcasts: launch.broadcasts.iter().copied().collect(),
             absent: launch.absent.iter().copied().collect(),
         }
+    }
+
+    /// The versions of broadcast variables that it uses.
+    pub(crate) fn broadcasts(&self) -> impl Iterator<Item = VersionKey> {
+        self.broadcasts.iter().map(|(broadcast, version)| VersionKey {
+            job: self.job.id,
+            broadcast: *broadcast,
+            version: *version,
+        })
     }
 
     /// The parts of a dataset that a slot reads in this batch, oldest first.
@@ -162,11 +176,12 @@ impl Task {
             .reads
             .get(self.launch.partition as usize)
             .map_or(&[][..], Vec::as_slice);
+        let broadcasts = self.broadcasts()?;
         let mut inputs = HashMap::with_capacity(reads.len());
         for read in reads {
             inputs.insert(
                 (read.slot, read.partition),
-                self.input(stage, *read, &counter, &repairs)?,
+                self.input(stage, *read, &broadcasts, &counter, &repairs)?,
             );
         }
         let keeps = stage.keeps != Keeps::Nothing && !self.info.restore;
@@ -176,6 +191,7 @@ impl Task {
             index: self.info.index,
             previous: self.info.previous(stage),
             memory: keeps.then(|| self.node.memory(self.info.job.id, stage.id, self.launch.partition)),
+            broadcasts,
         };
         let rows = template.run(binding).map_err(TaskFailure::from)?;
         match &stage.output {
@@ -197,10 +213,34 @@ impl Task {
 
     // === inputs ===
 
+    /// The values of the job's broadcast variables in the versions of the batch.
+    fn broadcasts(&self) -> Result<Arc<BroadcastValues>, TaskFailure> {
+        let names = (0..).map(BroadcastId).zip(&self.info.job.plan.broadcasts);
+        let value = |(broadcast, name): (BroadcastId, &String)| {
+            let Some(version) = self.info.broadcasts.get(&broadcast).copied() else {
+                return Ok((name.clone(), None));
+            };
+            let key = VersionKey {
+                job: self.info.job.id,
+                broadcast,
+                version,
+            };
+            let missing = || {
+                let message = format!("version {version} of broadcast `{name}` is not here");
+                TaskFailure::new(FailureKind::InputLost, message)
+            };
+            let value = self.node.broadcasts.value(key).ok_or_else(missing)?;
+            Ok((name.clone(), Some(value)))
+        };
+        let values = names.map(value).collect::<Result<Vec<_>, TaskFailure>>()?;
+        Ok(Arc::new(BroadcastValues::new(values)))
+    }
+
     fn input(
         &self,
         stage: &StagePlan,
         read: SlotPartition,
+        broadcasts: &BroadcastValues,
         counter: &Arc<std::sync::atomic::AtomicU64>,
         repairs: &Arc<ReadCounters>,
     ) -> Result<SlotInput, TaskFailure> {
@@ -227,6 +267,11 @@ impl Task {
                     part(&node, key)
                 };
                 Ok(SlotInput::Panes(Arc::new(Panes::new(indices, load))))
+            }
+            SlotKind::Table { name } if job.plan.broadcasts.contains(name) => {
+                let value = broadcasts.get(name);
+                let value = value.map_err(|message| TaskFailure::new(FailureKind::User, message))?;
+                Ok(SlotInput::Batches(vec![value.rows().clone()]))
             }
             SlotKind::Table { name } => {
                 let version = self.info.tables.get(name).copied().unwrap_or(0);

@@ -85,10 +85,29 @@ impl LocalCluster {
     /// # Errors
     /// A port or a thread cannot be had.
     pub async fn add_executor_through(&mut self, driver: SocketAddr) -> Result<SocketAddr, Error> {
+        self.start_executor(driver, "127.0.0.1:0", None).await
+    }
+
+    /// Starts one more executor that listens at `bind`, and that peers reach at `advertise`, such as a proxy's address.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had.
+    pub async fn add_executor_behind(&mut self, bind: SocketAddr, advertise: SocketAddr) -> Result<SocketAddr, Error> {
+        let driver = self.address();
+        self.start_executor(driver, &bind.to_string(), Some(advertise.to_string()))
+            .await
+    }
+
+    async fn start_executor(
+        &mut self,
+        driver: SocketAddr,
+        bind: &str,
+        advertise: Option<String>,
+    ) -> Result<SocketAddr, Error> {
         let mut options = tidemill_executor::Options::from(&self.config);
-        "127.0.0.1:0".clone_into(&mut options.bind);
+        bind.clone_into(&mut options.bind);
         options.driver = driver.to_string();
-        options.advertise = None;
+        options.advertise = advertise;
         options.registry = self.registry.clone();
         let executor = tidemill_executor::start(options).await?;
         let address = executor.address();

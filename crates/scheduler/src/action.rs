@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidemill_dstream::InputItem;
 use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_types::{
-    AccumulatorId, Attempt, BatchTime, BlockId, ExecutorId, JobId, OutputId, PlanVersion, ReceiverId, RoutingVersion,
-    SlotId, StageId, StreamId,
+    AccumulatorId, Attempt, BatchTime, BlockId, BroadcastId, ExecutorId, JobId, OutputId, PlanVersion, ReceiverId,
+    RoutingVersion, SlotId, StageId, StreamId,
 };
 
 use crate::event::{DatasetPart, OutputPart};
@@ -95,6 +95,12 @@ pub enum Action {
         /// Those of each task once, in the order of stages and partitions.
         deltas: Vec<(AccumulatorId, AccumulatorState)>,
     },
+    /// No batch can name this version of a broadcast variable any more: nobody has to keep it.
+    DropBroadcast {
+        job: JobId,
+        broadcast: BroadcastId,
+        version: u32,
+    },
     /// Something that listeners may want to know.
     Publish(Notice),
 }
@@ -121,6 +127,8 @@ pub struct Launch {
     /// Only datasets of a committed batch are made again.
     pub restore: bool,
     pub tables: Vec<(String, u32)>,
+    /// Those that are not there were destroyed.
+    pub broadcasts: Vec<(BroadcastId, u32)>,
     /// Skipped batches that windows may still ask for.
     pub absent: Vec<BatchTime>,
     /// Received blocks of this executor that nobody will ask for any more.

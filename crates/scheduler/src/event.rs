@@ -6,8 +6,8 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{BackPressure, FailurePolicy, InputItem};
 use tidemill_types::{
-    AccumulatorId, Attempt, BatchTime, BlockId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId, StageId, StreamId,
-    TaskFailure,
+    AccumulatorId, Attempt, BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId,
+    StageId, StreamId, TaskFailure,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +68,21 @@ pub enum Event {
     },
     /// The table loader: a version of a table was sent to all executors.
     TableInstalled { job: JobId, name: String, version: u32 },
+    /// The broadcast loader: a new version was offered to all executors.
+    BroadcastOffered {
+        job: JobId,
+        broadcast: BroadcastId,
+        version: u32,
+    },
+    /// An executor: it holds a version.
+    BroadcastHeld {
+        job: JobId,
+        executor: ExecutorId,
+        broadcast: BroadcastId,
+        version: u32,
+    },
+    /// The control service.
+    BroadcastDestroyed { job: JobId, broadcast: BroadcastId },
     /// A timer asked for by [`Scheduler::next_deadline`](crate::Scheduler::next_deadline).
     Clock,
 }
@@ -94,6 +109,8 @@ pub struct JobSpec {
     pub receivers: Vec<(ReceiverId, StreamId)>,
     /// The versions of the job's tables that are sent with its installation.
     pub tables: Vec<(String, u32)>,
+    /// The first versions of its broadcast variables.
+    pub broadcasts: Vec<(BroadcastId, u32)>,
 }
 
 /// What makes the next batch due.

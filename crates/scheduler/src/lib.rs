@@ -13,7 +13,8 @@
 //! What belongs where: [`placement`] says who owns a partition and `job::owners` when that changes, `job::ticks` when a
 //! batch is due, `job::allocation` which blocks belong to it, `job::launch` what is sent for it, `job::report` what its
 //! tasks came to, `job::commit` how it ends, `job::loss` what a lost executor takes with it, `job::restore` how remembered
-//! partitions are made again, `job::kept` where others can read what is kept.
+//! partitions are made again, `job::kept` where others can read what is kept, `job::broadcasts` which
+//! version of a broadcast variable a batch uses, [`pieces`] how executors get their values from each other.
 //!
 //! Whatever fails, a batch is committed once and in order, and what runs again is what was lost. An attempt has a number
 //! that its task never had before, so a report is of the current attempt or it is late. Nothing is waited for by the
@@ -22,6 +23,7 @@
 mod action;
 mod event;
 mod job;
+pub mod pieces;
 pub mod placement;
 mod scheduler;
 #[cfg(test)]

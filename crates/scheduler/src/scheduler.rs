@@ -132,6 +132,24 @@ impl Scheduler {
             Event::TableInstalled { job, name, version } => {
                 self.one_job(now, job, &mut actions, |job, _| job.on_table_installed(name, version));
             }
+            Event::BroadcastOffered {
+                job,
+                broadcast,
+                version,
+            } => self.one_job(now, job, &mut actions, |job, _| {
+                job.on_broadcast_offered(broadcast, version);
+            }),
+            Event::BroadcastHeld {
+                job,
+                executor,
+                broadcast,
+                version,
+            } => self.one_job(now, job, &mut actions, |job, _| {
+                job.on_broadcast_held(executor, broadcast, version);
+            }),
+            Event::BroadcastDestroyed { job, broadcast } => {
+                self.one_job(now, job, &mut actions, |job, _| job.on_broadcast_destroyed(broadcast));
+            }
             Event::Clock => self.each_job(now, &mut actions, |_, _| ()),
         }
         actions

@@ -3,6 +3,7 @@
 //! - [`BlockStore`]: received blocks and remembered dataset partitions.
 //! - [`ShuffleStore`]: the receiving side of a shuffle; collects frames until a reduce task can start.
 //! - [`ExchangeRouter`]: the sending side; knows where partitions live and keeps map outputs for another push.
+//! - [`PieceStore`]: broadcast values, whole and in pieces for others.
 //! - [`CreditWindow`] and [`InFlight`]: what a sender may send to one peer, and what it may have to send again.
 //!
 //! ```text
@@ -28,6 +29,7 @@ mod frame;
 mod ipc;
 mod memory;
 mod outbox;
+mod pieces;
 mod shelf;
 mod shuffle;
 mod size;
@@ -43,6 +45,7 @@ pub use frame::{EncodedFrame, Frame, FrameBuilder, FrameHead, Run, decode, encod
 pub use ipc::{decode_stream, encode_stream};
 pub use memory::{Charge, MemoryBudget, MemoryKind, MemoryLimits};
 pub use outbox::{Closed, CreditWindow, InFlight, Permit};
+pub use pieces::{Assembly, Manifest, PIECE_BYTES, Piece, PieceCounts, PieceStore, Stored as StoredPiece, VersionKey};
 pub use shuffle::{Admission, DropReason, ShuffleEvent, ShuffleOptions, ShuffleReady, ShuffleStore};
 pub use size::{retained_bytes, sliced_bytes};
 pub use spill::{SpillDir, SpillFile};

@@ -18,10 +18,18 @@ pub enum MemoryKind {
     Shuffle,
     /// Outputs of map tasks, kept for another push.
     MapOutputs,
+    /// Values of broadcast variables; the driver sees to it that they fit.
+    Broadcasts,
 }
 
 impl MemoryKind {
-    pub const ALL: [Self; 4] = [Self::Blocks, Self::Datasets, Self::Shuffle, Self::MapOutputs];
+    pub const ALL: [Self; 5] = [
+        Self::Blocks,
+        Self::Datasets,
+        Self::Shuffle,
+        Self::MapOutputs,
+        Self::Broadcasts,
+    ];
 }
 
 impl fmt::Display for MemoryKind {
@@ -31,6 +39,7 @@ impl fmt::Display for MemoryKind {
             Self::Datasets => "datasets",
             Self::Shuffle => "shuffle",
             Self::MapOutputs => "map outputs",
+            Self::Broadcasts => "broadcasts",
         })
     }
 }
@@ -48,7 +57,7 @@ pub struct MemoryLimits {
 #[derive(Debug)]
 pub struct MemoryBudget {
     limits: MemoryLimits,
-    used: [Gauge; 4],
+    used: [Gauge; 5],
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +135,7 @@ impl MemoryBudget {
             MemoryKind::Blocks | MemoryKind::Datasets => self.limits.blocks,
             MemoryKind::Shuffle => self.limits.shuffle,
             MemoryKind::MapOutputs => self.limits.map_outputs,
+            MemoryKind::Broadcasts => u64::MAX,
         }
     }
 

@@ -53,6 +53,10 @@ id!(
     DatasetId(u32)
 );
 id!(
+    /// A broadcast variable of a job, by its place among them.
+    BroadcastId(u32)
+);
+id!(
     /// An output operation of a job.
     OutputId(u32)
 );

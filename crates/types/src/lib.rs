@@ -9,8 +9,8 @@ mod time;
 
 pub use failure::{FailureKind, TaskFailure};
 pub use id::{
-    AccumulatorId, Attempt, DatasetId, ExecutorId, Generation, Incarnation, JobId, OutputId, PlanVersion, ReceiverId,
-    RoutingVersion, SlotId, StageId, StreamId,
+    AccumulatorId, Attempt, BroadcastId, DatasetId, ExecutorId, Generation, Incarnation, JobId, OutputId, PlanVersion,
+    ReceiverId, RoutingVersion, SlotId, StageId, StreamId,
 };
 pub use task::{BlockId, TaskAttempt, TaskKey};
 pub use time::BatchTime;

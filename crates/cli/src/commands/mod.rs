@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+mod broadcast;
 mod cluster;
 mod demo;
 mod follow;
@@ -86,6 +87,17 @@ pub(crate) async fn execute(cli: Cli, registry: &Registry) -> Result<()> {
             batches,
         } => inspect::accumulators(&driver.driver, &job, all, batches, global.output).await,
         Command::Executors { driver } => inspect::executors(&driver.driver, global.output).await,
+        Command::Broadcasts { job, driver } => broadcast::list(&driver.driver, &job, global.output).await,
+        Command::Broadcast {
+            job,
+            name,
+            driver,
+            change,
+            format,
+        } => {
+            let variable = broadcast::Variable { job, name };
+            broadcast::change(&driver.driver, &variable, &change, format, global.output).await
+        }
         Command::Sql { query, driver } => inspect::sql(&driver.driver, &query, global.output).await,
         Command::Top {
             table,

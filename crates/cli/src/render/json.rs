@@ -7,8 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::json::ArrayWriter;
 use serde_json::{Value, json};
 use tidemill_client::{
-    AccumulatorBatch, AccumulatorSummary, BatchSummary, Bucket, Delays, ExecutorSummary, JobDetail, JobSummary,
-    PrintedBatch, Reading, Scalar, Submitted,
+    AccumulatorBatch, AccumulatorSummary, BatchSummary, BroadcastSummary, Bucket, Delays, ExecutorSummary, JobDetail,
+    JobSummary, PrintedBatch, Reading, Scalar, Submitted,
 };
 
 pub(crate) fn submitted(submitted: &Submitted, name: &str) -> Result<String> {
@@ -51,6 +51,7 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
         "stages": stages.collect::<Vec<_>>(),
         "tables": detail.tables,
         "accumulators": detail.accumulators.iter().map(accumulator).collect::<Vec<_>>(),
+        "broadcasts": detail.broadcasts.iter().map(broadcast).collect::<Vec<_>>(),
     }))
 }
 
@@ -98,6 +99,31 @@ fn scalar(scalar: &Scalar) -> Value {
     }
 }
 
+pub(crate) fn broadcasts(broadcasts: &[BroadcastSummary]) -> Result<String> {
+    text(&Value::Array(broadcasts.iter().map(broadcast).collect()))
+}
+
+pub(crate) fn broadcast_change(name: &str, version: Option<u32>) -> Result<String> {
+    text(&json!({"name": name, "version": version}))
+}
+
+fn broadcast(broadcast: &BroadcastSummary) -> Value {
+    json!({
+        "name": broadcast.name,
+        "shape": broadcast.shape,
+        "version": broadcast.version,
+        "newest": broadcast.newest,
+        "kept_versions": broadcast.kept_versions,
+        "rows": broadcast.rows,
+        "bytes": broadcast.bytes,
+        "executors": broadcast.executors.iter().map(|id| id.0).collect::<Vec<_>>(),
+        "pieces_from_driver": broadcast.pieces_from_driver,
+        "pieces_from_peers": broadcast.pieces_from_peers,
+        "pieces_corrupt": broadcast.pieces_corrupt,
+        "warning": broadcast.warning,
+    })
+}
+
 pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {
     let value = |executor: &ExecutorSummary| {
         json!({
@@ -114,6 +140,11 @@ pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {
             "spilled_bytes": executor.spilled_bytes,
             "receivers": executor.receivers,
             "registered_ms": executor.registered_ms,
+            "broadcast_bytes": executor.broadcast_bytes,
+            "pieces_from_driver": executor.pieces.from_driver,
+            "pieces_from_peers": executor.pieces.from_peers,
+            "pieces_sent": executor.pieces.sent,
+            "pieces_corrupt": executor.pieces.corrupt,
         })
     };
     text(&Value::Array(executors.iter().map(value).collect()))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use tidemill_client::{AccumulatorSummary, Bucket, ExecutorSummary, JobDetail, JobSummary, Reading};
+use tidemill_client::{AccumulatorSummary, BroadcastSummary, Bucket, ExecutorSummary, JobDetail, JobSummary, Reading};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -146,6 +146,9 @@ pub(crate) fn job(detail: &JobDetail) -> String {
     if !detail.tables.is_empty() {
         text.push_str(&format!("\ntables: {}\n", detail.tables.join(", ")));
     }
+    if !detail.broadcasts.is_empty() {
+        text.push_str(&format!("\n{}\n", broadcasts(&detail.broadcasts)));
+    }
     text
 }
 
@@ -194,6 +197,42 @@ pub(crate) fn accumulators(accumulators: &[AccumulatorSummary]) -> String {
         text.push_str(&format!("\n\n{batches}"));
     }
     text
+}
+
+pub(crate) fn broadcasts(broadcasts: &[BroadcastSummary]) -> String {
+    if broadcasts.is_empty() {
+        return "no broadcast variables".to_owned();
+    }
+    let mut table = table(&[
+        "broadcast",
+        "shape",
+        "version",
+        "newest",
+        "rows",
+        "bytes",
+        "executors",
+        "pieces by driver",
+        "by executors",
+        "corrupt",
+        "warning",
+    ]);
+    for broadcast in broadcasts {
+        let executors: Vec<String> = broadcast.executors.iter().map(ToString::to_string).collect();
+        table.add_row([
+            broadcast.name.clone(),
+            broadcast.shape.clone(),
+            broadcast.version.map(|version| version.to_string()).unwrap_or_default(),
+            broadcast.newest.to_string(),
+            broadcast.rows.to_string(),
+            tidemill_config::ByteSize(broadcast.bytes).to_string(),
+            executors.join(" "),
+            broadcast.pieces_from_driver.to_string(),
+            broadcast.pieces_from_peers.to_string(),
+            broadcast.pieces_corrupt.to_string(),
+            broadcast.warning.clone().unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
 }
 
 pub(crate) fn executors(executors: &[ExecutorSummary]) -> String {

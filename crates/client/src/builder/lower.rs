@@ -27,6 +27,7 @@ pub(super) fn lower(job: &Job) -> JobGraph {
         options: job.options.clone(),
         accumulators: job.accumulators.clone(),
         tables: job.tables.clone(),
+        broadcasts: job.broadcasts.clone(),
         streams: streams.collect(),
         outputs: outputs.collect(),
     }
@@ -65,6 +66,7 @@ pub(super) fn names(job: &Job) -> Vec<Option<String>> {
     }
     let mut taken: HashSet<&str> = job.nodes.iter().filter_map(|node| node.name.as_deref()).collect();
     taken.extend(job.tables.iter().map(|table| table.name.as_str()));
+    taken.extend(job.broadcasts.iter().map(|def| def.name.as_str()));
     let mut generated = (1..)
         .map(|number| format!("stream_{number}"))
         .filter(|name| !taken.contains(name.as_str()));
@@ -118,7 +120,12 @@ fn with_streams(mut operator: Operator, names: Vec<String>) -> Operator {
         Operator::Union { with } | Operator::Cogroup { with, .. } | Operator::TransformWith { with, .. } => {
             *with = names
         }
-        Operator::Join { with, .. } => *with = names.into_iter().next().unwrap_or_default(),
+        // A join with a broadcast variable has its name already.
+        Operator::Join { with, .. } => {
+            if let Some(name) = names.into_iter().next() {
+                *with = name;
+            }
+        }
         _ => {}
     }
     operator

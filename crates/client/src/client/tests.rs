@@ -12,8 +12,8 @@ use tidemill_rpc::convert::diagnostics_status;
 use tidemill_rpc::plan;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Request;
 use tonic::transport::Server;
+use tonic::{Request, Streaming};
 
 use super::*;
 use crate::{ContextState, JobState, StreamingContext};
@@ -212,6 +212,51 @@ impl ControlService for Driver {
         Ok(Response::new(control::ListExecutorsResponse { executors }))
     }
 
+    async fn list_broadcasts(
+        &self,
+        request: Request<control::ListBroadcastsRequest>,
+    ) -> Result<Response<control::ListBroadcastsResponse>, Status> {
+        let broadcast = control::BroadcastSummary {
+            name: request.into_inner().job,
+            version: Some(1),
+            newest: 2,
+            executors: vec![4],
+            ..Default::default()
+        };
+        let broadcasts = vec![broadcast];
+        Ok(Response::new(control::ListBroadcastsResponse { broadcasts }))
+    }
+
+    /// The version is the number of bytes of content.
+    async fn update_broadcast(
+        &self,
+        request: Request<Streaming<control::UpdateBroadcastRequest>>,
+    ) -> Result<Response<control::UpdateBroadcastResponse>, Status> {
+        use control::update_broadcast_request::Message;
+        let mut requests = request.into_inner();
+        let mut version = 0;
+        while let Some(request) = requests.message().await? {
+            match request.message {
+                Some(Message::Content(content)) => version += content.len() as u32,
+                Some(Message::Update(update)) if update.name == "fixed" => {
+                    return Err(Status::failed_precondition("it keeps its value"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Response::new(control::UpdateBroadcastResponse { version }))
+    }
+
+    async fn drop_broadcast(
+        &self,
+        request: Request<control::DropBroadcastRequest>,
+    ) -> Result<Response<control::DropBroadcastResponse>, Status> {
+        match request.into_inner().destroy {
+            true => Err(Status::not_found("no such broadcast")),
+            false => Ok(Response::new(control::DropBroadcastResponse {})),
+        }
+    }
+
     type SliceStreamStream = Answers<control::SliceStreamResponse>;
 
     async fn slice_stream(
@@ -283,6 +328,29 @@ fn graph(name: &str) -> JobGraph {
     let ctx = StreamingContext::new(name, Duration::from_secs(1));
     ctx.text_file("/a").print();
     ctx.graph().unwrap()
+}
+
+#[tokio::test]
+async fn broadcast_variables_are_listed_and_get_content_of_any_size() {
+    let client = client().await;
+    let broadcasts = client.broadcasts("words").await.unwrap();
+    let summary = &broadcasts[0];
+    assert_eq!(
+        (summary.name.as_str(), summary.version, summary.newest),
+        ("words", Some(1), 2)
+    );
+    let content = |bytes: usize| crate::BroadcastUpdate::Content {
+        format: tidemill_dstream::BroadcastFormat::Bytes,
+        content: vec![1; bytes].into(),
+    };
+    let bytes = MAX_MESSAGE_BYTES + 5;
+    let version = client.update_broadcast("words", "model", content(bytes)).await.unwrap();
+    assert_eq!(version as usize, bytes);
+    let refused = client.update_broadcast("words", "fixed", content(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::Remote { .. }), "{refused:?}");
+    client.unpersist_broadcast("words", "model").await.unwrap();
+    let unknown = client.destroy_broadcast("words", "model").await.unwrap_err();
+    assert!(matches!(unknown, Error::NotFound(_)), "{unknown:?}");
 }
 
 #[tokio::test]

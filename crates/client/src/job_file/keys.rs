@@ -14,11 +14,24 @@ pub(super) const JOB: &[&str] = &[
     "max_queued_batches",
     "accumulators",
     "tables",
+    "broadcasts",
     "streams",
     "outputs",
 ];
 pub(super) const ACCUMULATOR: &[&str] = &["kind", "native", "type", "limit", "bounds", "listed"];
 pub(super) const TABLE: &[&str] = &["file", "format", "reload"];
+pub(super) const BROADCAST: &[&str] = &[
+    "file",
+    "format",
+    "value",
+    "list",
+    "map",
+    "rows",
+    "query",
+    "as",
+    "reload",
+    "updatable",
+];
 pub(super) const STREAM: &[&str] = &["source", "from", "steps"];
 pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval", "max_rate", "initial_rate"];
 pub(super) const BACK_PRESSURE: &[&str] = &["proportional", "integral", "derived", "min_rate"];
@@ -64,6 +77,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("Back-pressure", BACK_PRESSURE),
     ("Accumulators", ACCUMULATOR),
     ("Tables", TABLE),
+    ("Broadcasts", BROADCAST),
     ("Streams", STREAM),
     ("socket_text", SOCKET_TEXT),
     ("text_file", TEXT_FILE),

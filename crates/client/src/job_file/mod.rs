@@ -8,6 +8,7 @@
 //! - Expressions are SQL and not looked into here. Where one stands, `{native: name}` may stand too.
 
 mod accumulators;
+mod broadcasts;
 mod document;
 mod functions;
 mod keys;
@@ -107,6 +108,10 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "tables", "table", table),
     };
+    let broadcasts = match settings.get("broadcasts") {
+        None => Some(Vec::new()),
+        Some(node) => named(reader, node, "broadcasts", "broadcast", broadcasts::broadcast),
+    };
     let streams = match reader.required(&settings, "streams") {
         None => None,
         Some(node) => named(reader, node, "streams", "stream", stream),
@@ -131,6 +136,7 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
         },
         accumulators: accumulators::with_unnamed(accumulators?, reader),
         tables: tables?,
+        broadcasts: broadcasts?,
         streams: streams?,
         outputs: outputs?,
     })

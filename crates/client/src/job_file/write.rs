@@ -1,5 +1,6 @@
 //! A job graph as a job file.
 
+mod broadcasts;
 mod functions;
 mod steps;
 
@@ -19,7 +20,7 @@ use super::{POLICIES, TABLE_FORMATS};
 ///
 /// Settings that have their default value are left out. The graphs without a file are those that have a column named
 /// `native`, or one that is named as a setting of its step beside which it stands: an aggregate named `key` in a
-/// `reduce_by_key`, where a job file has the keys.
+/// `reduce_by_key`, where a job file has the keys; and those with a broadcast variable whose value is of a program.
 #[must_use]
 pub fn to_yaml(graph: &JobGraph) -> String {
     let mut entries = vec![
@@ -40,6 +41,13 @@ pub fn to_yaml(graph: &JobGraph) -> String {
             .iter()
             .map(|definition| (definition.name.clone(), table(definition)));
         entries.push(("tables", Value::Map(tables.collect(), Layout::Block)));
+    }
+    if !graph.broadcasts.is_empty() {
+        let defs = graph
+            .broadcasts
+            .iter()
+            .map(|def| (def.name.clone(), broadcasts::broadcast(def)));
+        entries.push(("broadcasts", Value::Map(defs.collect(), Layout::Block)));
     }
     let streams = graph
         .streams

@@ -40,7 +40,8 @@ impl Pace {
             filled: clock(),
             clock,
             tokens: 0.0,
-            line_bytes: 64.0,
+            // Rather short at first: a read too small is followed by another one.
+            line_bytes: 16.0,
         }
     }
 
@@ -123,7 +124,7 @@ mod tests {
                     let read = b"123456789\n".repeat(bytes.div_ceil(10));
                     self.pace.read(&read);
                     lines += read.len() as u64 / 10;
-                    assert!(lines < 10_000_000, "no end of reading");
+                    assert!(lines < 100_000_000, "no end of reading");
                 }
             }
             lines
@@ -150,7 +151,8 @@ mod tests {
         assert_eq!(fixture.pace.allows(1 << 20), Ok(1 << 20));
         fixture.pace.read(&b"x\n".repeat(1 << 19));
         fixture.limit.send_replace(Some(10));
-        assert_eq!(fixture.lines_within(1000) / 10, 1);
+        // Ten, and what a read of the least size has more.
+        assert!((10..=40).contains(&fixture.lines_within(1000)));
     }
 
     #[test]
@@ -166,6 +168,6 @@ mod tests {
     fn a_long_pause_allows_no_long_burst() {
         let mut fixture = fixture(Some(1000));
         fixture.now.fetch_add(3_600_000, Ordering::Relaxed);
-        assert!(fixture.lines_within(1) <= 150);
+        assert!(fixture.lines_within(1) <= 200);
     }
 }

@@ -7,18 +7,21 @@ use tidemill_rpc::channel::{BUILD, PROTOCOL_VERSION};
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::driver_service_server::DriverService;
-use tidemill_rpc::driver::{AttachRequest, AttachResponse, Refused, Register};
+use tidemill_rpc::driver::{AttachRequest, AttachResponse, CollectPiecesRequest, Refused, Register};
 use tidemill_types::Generation;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
+use super::pieces::{self, Answers};
+use crate::broadcasts::Shelf;
 use crate::event::Event;
 
 #[derive(Debug)]
 pub(crate) struct AttachService {
     pub(crate) generation: Generation,
+    pub(crate) shelf: Shelf,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -70,6 +73,16 @@ impl DriverService for AttachService {
             let _ = events.send(Event::Detached { executor, connection });
         });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(receiver))))
+    }
+
+    type CollectPiecesStream = Answers;
+
+    async fn collect_pieces(
+        &self,
+        request: Request<Streaming<CollectPiecesRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let answers = pieces::collect(&self.shelf, self.generation, request.into_inner()).await?;
+        Ok(Response::new(answers))
     }
 }
 

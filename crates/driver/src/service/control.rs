@@ -17,9 +17,10 @@ use tidemill_rpc::plan;
 use tidemill_types::{BatchTime, Generation};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::attached::{self, AttachedFiles};
+use crate::broadcasts;
 use crate::event::{Control, Event, Following, Submission};
 use crate::kept;
 use crate::listening::is_for_listeners;
@@ -41,7 +42,7 @@ pub(crate) struct ControlHandler {
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl ControlHandler {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, Status> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         self.events
             .send(Event::Control(request(reply)))
@@ -85,6 +86,12 @@ impl ControlHandler {
             .await
             .map_err(|faults| refused(&Diagnostics(faults)))?;
         let slots = self.ask(Control::Slots).await?;
+        let room = self.ask(Control::BroadcastRoom).await?;
+        let (broadcast_data, broadcasts) = broadcasts::load_all(&graph, &table_data, room)
+            .await
+            .map_err(|faults| refused(&Diagnostics(faults)))?;
+        broadcasts::forget_inline(&mut graph);
+        let all: Vec<_> = table_data.iter().chain(&broadcast_data).cloned().collect();
         let partitions = graph
             .options
             .partitions
@@ -94,7 +101,7 @@ impl ControlHandler {
             partitions,
             registry: self.registry.clone(),
         };
-        let compiled = compile(&graph, &table_data, &options)
+        let compiled = compile(&graph, &all, &options)
             .await
             .map_err(|diagnostics| refused(&diagnostics))?;
         let faults = check_save_columns(&graph, &compiled);
@@ -106,6 +113,7 @@ impl ControlHandler {
             compiled,
             table_data,
             tables: loaded,
+            broadcasts,
             attached,
         })
     }
@@ -160,6 +168,7 @@ struct Prepared {
     compiled: CompiledJob,
     table_data: Vec<tidemill_engine::TableData>,
     tables: Vec<tables::LoadedTable>,
+    broadcasts: Vec<broadcasts::LoadedBroadcast>,
     attached: Option<AttachedFiles>,
 }
 
@@ -246,6 +255,7 @@ impl ControlService for ControlHandler {
             compiled: Arc::new(prepared.compiled),
             tables: prepared.tables,
             table_data: prepared.table_data,
+            broadcasts: prepared.broadcasts,
             options,
             attached: prepared.attached,
         });
@@ -352,6 +362,38 @@ impl ControlService for ControlHandler {
         let ipc = encode_ipc(&schema, &batches).map_err(|error| Status::internal(error.to_string()))?;
         let pieces = pieces(ipc).map(|ipc| Ok(control::QuerySqlResponse { ipc }));
         Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    async fn list_broadcasts(
+        &self,
+        request: Request<control::ListBroadcastsRequest>,
+    ) -> Result<Response<control::ListBroadcastsResponse>, Status> {
+        let job = request.into_inner().job;
+        let broadcasts = self.ask(|reply| Control::Broadcasts { job, reply }).await??;
+        Ok(Response::new(control::ListBroadcastsResponse { broadcasts }))
+    }
+
+    async fn update_broadcast(
+        &self,
+        request: Request<Streaming<control::UpdateBroadcastRequest>>,
+    ) -> Result<Response<control::UpdateBroadcastResponse>, Status> {
+        let version = Box::pin(self.update(request.into_inner())).await?;
+        Ok(Response::new(control::UpdateBroadcastResponse { version }))
+    }
+
+    async fn drop_broadcast(
+        &self,
+        request: Request<control::DropBroadcastRequest>,
+    ) -> Result<Response<control::DropBroadcastResponse>, Status> {
+        let control::DropBroadcastRequest { job, name, destroy } = request.into_inner();
+        let give_up = |reply| Control::GiveUpBroadcast {
+            job,
+            name,
+            destroy,
+            reply,
+        };
+        self.ask(give_up).await??;
+        Ok(Response::new(control::DropBroadcastResponse {}))
     }
 
     type SliceStreamStream = Items<control::SliceStreamResponse>;

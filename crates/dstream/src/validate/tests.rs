@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::Reduction;
 use crate::{
-    FileFormat, Function, GenerateSource, NamedFunction, Operator, QueueItem, SaveOutput, SocketTextSource, Source,
-    Step, StreamDef, StreamInput, TextFileSource, TextFilesSource,
+    BroadcastDef, BroadcastSource, FileFormat, Function, GenerateSource, JoinKey, JoinKind, Literal, NamedFunction,
+    Operator, QueueItem, SaveOutput, Shape, SocketTextSource, Source, Step, StreamDef, StreamInput, TextFileSource,
+    TextFilesSource,
 };
 
 fn seconds(seconds: u64) -> Duration {
@@ -634,4 +635,80 @@ proptest! {
             }
         }
     }
+}
+
+fn broadcast(name: &str, source: BroadcastSource) -> BroadcastDef {
+    BroadcastDef {
+        name: name.into(),
+        source,
+        shape: None,
+        reload: None,
+        updatable: false,
+        line: Line(Some(4)),
+    }
+}
+
+#[test]
+fn broadcasts_are_checked_before_their_values_are_read() {
+    let mut graph = job([]);
+    let text = |text: &str| Literal::Text(text.into());
+    graph.broadcasts = vec![
+        broadcast("a-b", BroadcastSource::Value(Literal::Int(1))),
+        broadcast("mixed", BroadcastSource::List(vec![Literal::Int(1), text("x")])),
+        broadcast("none", BroadcastSource::Rows(Vec::new())),
+        broadcast(
+            "rows",
+            BroadcastSource::Rows(vec![
+                vec![("id".into(), Literal::Int(1))],
+                vec![("di".into(), Literal::Int(2))],
+            ]),
+        ),
+        broadcast("lines", BroadcastSource::Query(" ".into())),
+    ];
+    graph.broadcasts[1].reload = Some(Duration::from_secs(1));
+    graph.broadcasts[0].shape = Some(Shape::Map);
+    assert_eq!(
+        faults(&graph),
+        [
+            "streams.lines: stream, table or broadcast `lines` is defined twice, first on line 4",
+            "line 4: broadcasts.a-b: `a-b` cannot name a broadcast (letters, digits and `_`, not beginning with a digit, \
+             at most 128 of them)",
+            "line 4: broadcasts.a-b.as: this value is a scalar, not a map",
+            "line 4: broadcasts.mixed.reload: only a file can be looked at again (with `updatable: true` a client can give \
+             it new values)",
+            "line 4: broadcasts.mixed.list: text stands where a whole number was before: all have to be of one type",
+            "line 4: broadcasts.none.rows: there is no row, so no column (such as `rows: [{id: 1}]`)",
+            "line 4: broadcasts.rows.rows[1]: the first row has no column `di`",
+            "line 4: broadcasts.lines.query: the query is empty",
+        ]
+    );
+}
+
+#[test]
+fn a_join_can_name_a_broadcast_and_nothing_else_can() {
+    let join = |with: &str| Operator::Join {
+        kind: JoinKind::Inner,
+        with: with.into(),
+        on: vec![JoinKey {
+            left: "value".into(),
+            right: "key".into(),
+        }],
+        partitions: None,
+    };
+    let names = broadcast("names", BroadcastSource::Map(Vec::new()));
+    let mut graph = job([from("named", "lines", [join("names")])]);
+    graph.broadcasts = vec![names.clone()];
+    assert_eq!(graph.validate(), Ok(()));
+    let union = Operator::Union {
+        with: vec!["names".into()],
+    };
+    let mut graph = job([from("a", "lines", [join("naems")]), from("b", "lines", [union])]);
+    graph.broadcasts = vec![names];
+    assert_eq!(
+        faults(&graph),
+        [
+            "streams.a.steps[0].join: unknown stream `naems` (did you mean `names`?)",
+            "streams.b.steps[0].union: unknown stream `names` (known: lines, a)",
+        ]
+    );
 }

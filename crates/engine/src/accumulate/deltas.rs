@@ -17,6 +17,9 @@ use super::Target;
 use crate::error::function_failure;
 use crate::keyed::hash::hash_keys;
 
+/// Bytes of a registered kind's state: it travels with every report.
+const MAX_NATIVE_BYTES: usize = 16 << 20;
+
 /// The states that a task collects. Operators and functions of the task share it; the task is polled by one thread at a
 /// time.
 #[derive(Default)]
@@ -44,6 +47,10 @@ impl Deltas {
                     };
                     let added = native.add(bytes, &cast_values);
                     added.map_err(|error| function_failure(&target.name, error))?;
+                    if bytes.len() > MAX_NATIVE_BYTES {
+                        let error = format!("a state of {} bytes, the limit is {MAX_NATIVE_BYTES}", bytes.len());
+                        return Err(function_failure(&target.name, error.into()));
+                    }
                     state.add_count(values as u64);
                 }
                 Ok(())

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use datafusion::execution::registry::FunctionRegistry;
 use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{Diagnostic, Diagnostics, JobGraph, Operator};
 use tidemill_types::{DatasetId, StageId};
@@ -37,6 +38,8 @@ pub(crate) use expressions::check_size_within;
 pub(crate) use sql::is_query;
 
 use crate::TableData;
+use crate::broadcast::Declared;
+use crate::functions::broadcast_functions;
 use crate::registry::Registry;
 use crate::rules;
 use crate::session::planning_state;
@@ -67,7 +70,8 @@ pub struct CompiledJob {
     pub registry: Registry,
 }
 
-/// Type-checks a job and makes its plan. Faults of independent streams and outputs are all found at once.
+/// Type-checks a job and makes its plan. The rows of its broadcast variables are among the tables, by their names.
+/// Faults of independent streams and outputs are all found at once.
 ///
 /// This takes milliseconds to tens of them, on a thread of its own: expressions are trees that planning walks
 /// recursively, so it has a stack for the deepest that are let through, and a panic in there is this job's fault alone.
@@ -110,8 +114,12 @@ async fn compile_here(
     }
     let accumulators = Arc::new(accumulators);
     let rules = rules::physical_rules();
-    let state = planning_state(partitions as usize, rules, &options.registry, Arc::clone(&accumulators))
+    let mut state = planning_state(partitions as usize, rules, &options.registry, Arc::clone(&accumulators))
         .map_err(|error| internal(&crate::error::message(&error)))?;
+    for function in broadcast_functions(&Arc::new(Declared::of(graph, tables))) {
+        // That of no job, which it replaces, is of no use here.
+        let _ = state.register_udf(function);
+    }
     let streams = streams::elaborate(graph, tables, &state).await.map_err(Diagnostics)?;
     let stream_schemas = streams.schemas.clone();
     let mut warnings: Vec<String> = streams.unused.iter().map(|name| unused(graph, name)).collect();

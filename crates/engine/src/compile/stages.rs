@@ -193,6 +193,7 @@ impl Stages {
             streams: streams.collect(),
             outputs: outputs.collect(),
             tables: names.filter(|name| used.contains(name.as_str())).cloned().collect(),
+            broadcasts: graph.broadcasts.iter().map(|def| def.name.clone()).collect(),
             datasets: self.datasets,
             stages: self.stages.clone(),
             accumulators: Vec::new(),

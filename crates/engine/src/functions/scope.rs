@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use tidemill_types::TaskKey;
 
 use crate::accumulate::{Deltas, Watched};
+use crate::broadcast::BroadcastValues;
 
 tokio::task_local! {
     static SCOPE: Arc<TaskScope>;
 }
 
-/// What task-dependent functions see: the task's batch time and its stream of random numbers, and what they add to
-/// accumulators.
+/// What task-dependent functions see: the task's batch time and its stream of random numbers, the values of broadcast
+/// variables that its batch uses, and what they add to accumulators.
 pub(crate) struct TaskScope {
     batch_time_ms: i64,
     /// SplitMix64's counter. It is advanced in the order of evaluation, which is that of the rows, for a task is polled
@@ -26,12 +27,13 @@ pub(crate) struct TaskScope {
     drawn: Mutex<HashMap<u64, u64>>,
     deltas: Arc<Deltas>,
     watched: Watched,
+    broadcasts: Arc<BroadcastValues>,
 }
 
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl TaskScope {
-    pub(crate) fn new(key: TaskKey) -> Self {
+    pub(crate) fn new(key: TaskKey, broadcasts: Arc<BroadcastValues>) -> Self {
         let seed = [
             u64::from(key.job.0),
             key.batch.0.cast_unsigned(),
@@ -47,6 +49,7 @@ impl TaskScope {
             drawn: Mutex::default(),
             deltas: Arc::default(),
             watched: Watched::default(),
+            broadcasts,
         }
     }
 
@@ -70,6 +73,10 @@ impl TaskScope {
         SCOPE
             .try_with(|scope| read(scope))
             .map_err(|_| DataFusionError::Internal(format!("{function} was called outside of a task")))
+    }
+
+    pub(crate) fn broadcasts(&self) -> &BroadcastValues {
+        &self.broadcasts
     }
 
     pub(super) fn batch_time_ms(&self) -> i64 {

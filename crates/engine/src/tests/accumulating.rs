@@ -556,6 +556,10 @@ impl Accumulator for Longest {
             if text == "bad" {
                 return Err("a bad text".into());
             }
+            if text == "huge" {
+                *state = vec![0; 17 << 20];
+                return Ok(());
+            }
             self.merge(state, text.as_bytes())?;
         }
         Ok(())
@@ -672,6 +676,8 @@ fn a_registered_kind_merges_as_it_says() {
         }
         let failure = mini.try_batch(&[("lines", &["bad"])]).unwrap_err();
         assert_eq!(failure.to_string(), "user error: function `text` failed: a bad text");
+        let failure = mini.try_batch(&[("lines", &["huge"])]).unwrap_err();
+        assert!(failure.to_string().contains("a state of 17825792 bytes"), "{failure}");
     }
     let streams = vec![source("lines", vec![add("text", "length(value)")])];
     assert_eq!(
@@ -884,6 +890,7 @@ fn a_task_that_is_given_up_leaves_nothing() {
             index: 1,
             previous: None,
             memory: None,
+            broadcasts: Arc::default(),
         })
         .unwrap();
     assert_eq!(block_on(task.next()).unwrap().unwrap().num_rows(), 2);

@@ -1,6 +1,7 @@
 //! Jobs compiled and run by an executor of a few lines: whole batches, with all exchanges in memory.
 
 mod accumulating;
+mod broadcasts;
 mod diagnostics;
 mod functions;
 mod joining;

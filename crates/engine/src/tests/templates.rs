@@ -116,6 +116,7 @@ async fn rows(
         index: 1,
         previous: None,
         memory: None,
+        broadcasts: std::sync::Arc::default(),
     };
     let mut stream = template.run(binding)?;
     let mut rows = 0;

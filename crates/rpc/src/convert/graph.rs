@@ -20,6 +20,7 @@ impl From<&JobGraph> for plan::JobGraph {
             batch_interval_ms: to_millis(graph.batch_interval),
             options: Some((&graph.options).into()),
             tables: every(&graph.tables),
+            broadcasts: every(&graph.broadcasts),
             streams: every(&graph.streams),
             outputs: every(&graph.outputs),
             accumulators: every(&graph.accumulators),
@@ -40,6 +41,7 @@ impl TryFrom<plan::JobGraph> for JobGraph {
             },
             accumulators: each("accumulators", graph.accumulators)?,
             tables: each("tables", graph.tables)?,
+            broadcasts: each("broadcasts", graph.broadcasts)?,
             streams: each("streams", graph.streams)?,
             outputs: each("outputs", graph.outputs)?,
         })

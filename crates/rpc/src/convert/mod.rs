@@ -6,6 +6,7 @@
 //! has to be [validated](tidemill_dstream::JobGraph::validate).
 
 mod accumulator;
+mod broadcast;
 mod diagnostic;
 mod failure;
 mod function;
@@ -19,6 +20,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use broadcast::{broadcast_shape, broadcast_source};
 pub use diagnostic::{diagnostics_from_status, diagnostics_status};
 pub use input::input_item;
 

@@ -22,6 +22,7 @@ impl From<&JobPlan> for plan::JobPlan {
             outputs: every(&job.outputs),
             tables: job.tables.clone(),
             accumulators: every(&job.accumulators),
+            broadcasts: job.broadcasts.clone(),
         }
     }
 }
@@ -39,6 +40,7 @@ impl TryFrom<plan::JobPlan> for JobPlan {
             outputs: each("outputs", job.outputs)?,
             tables: job.tables,
             accumulators: each("accumulators", job.accumulators)?,
+            broadcasts: job.broadcasts,
         })
     }
 }

@@ -9,10 +9,10 @@ use tidemill_dstream::plan::{
     StageOutput, StagePlan, StreamPlan,
 };
 use tidemill_dstream::{
-    BackPressure, Compression, Diagnostic, Diagnostics, FailurePolicy, FileFormat, FilePart, FileRange, ForeachUnit,
-    Function, GenerateSource, InputItem, JobGraph, JobOptions, Line, NamedFunction, Operator, OutputDef, OutputKind,
-    QueueItem, Reduction, SaveOutput, SocketTextSource, Source, Step, StreamDef, StreamInput, TableDef, TableFormat,
-    TextFileSource, TextFilesSource,
+    BackPressure, BroadcastDef, BroadcastFormat, BroadcastSource, Compression, Diagnostic, Diagnostics, FailurePolicy,
+    FileFormat, FilePart, FileRange, ForeachUnit, Function, GenerateSource, InputItem, JobGraph, JobOptions, Line,
+    Literal, NamedFunction, Operator, OutputDef, OutputKind, QueueItem, Reduction, SaveOutput, Shape, SocketTextSource,
+    Source, Step, StreamDef, StreamInput, TableDef, TableFormat, TextFileSource, TextFilesSource,
 };
 use tidemill_types::{
     AccumulatorId, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId,
@@ -153,6 +153,47 @@ fn table() -> impl Strategy<Value = TableDef> {
     )
 }
 
+fn literal() -> impl Strategy<Value = Literal> {
+    prop_oneof![
+        Just(Literal::Null),
+        any::<bool>().prop_map(Literal::Bool),
+        any::<i64>().prop_map(Literal::Int),
+        any::<i32>().prop_map(|number| Literal::Float(f64::from(number) / 8.0)),
+        text().prop_map(Literal::Text),
+    ]
+}
+
+fn broadcast() -> impl Strategy<Value = BroadcastDef> {
+    let format = prop_oneof![
+        Just(BroadcastFormat::Text),
+        Just(BroadcastFormat::Bytes),
+        Just(BroadcastFormat::Table(TableFormat::Csv)),
+        Just(BroadcastFormat::Table(TableFormat::Json)),
+        Just(BroadcastFormat::Table(TableFormat::Parquet)),
+    ];
+    let source = prop_oneof![
+        (text(), option::of(format)).prop_map(|(path, format)| BroadcastSource::File { path, format }),
+        literal().prop_map(BroadcastSource::Value),
+        vec(literal(), 0..3).prop_map(BroadcastSource::List),
+        vec((literal(), literal()), 0..3).prop_map(BroadcastSource::Map),
+        vec(vec((text(), literal()), 0..3), 0..3).prop_map(BroadcastSource::Rows),
+        text().prop_map(BroadcastSource::Query),
+        vec(any::<u8>(), 0..9).prop_map(|bytes| BroadcastSource::Bytes(bytes.into())),
+        vec(any::<u8>(), 0..9).prop_map(|ipc| BroadcastSource::Arrow(ipc.into())),
+    ];
+    let shape = option::of(proptest::sample::select(Shape::ALL.to_vec()));
+    (text(), source, shape, option::of(duration()), any::<bool>(), line()).prop_map(
+        |(name, source, shape, reload, updatable, line)| BroadcastDef {
+            name,
+            source,
+            shape,
+            reload,
+            updatable,
+            line,
+        },
+    )
+}
+
 fn options() -> impl Strategy<Value = JobOptions> {
     let policy = prop_oneof![Just(FailurePolicy::Stop), Just(FailurePolicy::Skip)];
     let pressure = option::of(any::<[u16; 4]>().prop_map(|numbers| BackPressure {
@@ -190,16 +231,18 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         options(),
         vec(accumulator(), 0..3),
         vec(table(), 0..3),
+        vec(broadcast(), 0..3),
         vec(stream(), 0..4),
         vec(output, 0..3),
     )
         .prop_map(
-            |(name, batch_interval, options, accumulators, tables, streams, outputs)| JobGraph {
+            |(name, batch_interval, options, accumulators, tables, broadcasts, streams, outputs)| JobGraph {
                 name,
                 batch_interval,
                 options,
                 accumulators,
                 tables,
+                broadcasts,
                 streams,
                 outputs,
             },
@@ -299,27 +342,30 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         vec(dataset, 0..3),
         vec(output, 0..3),
         vec(text(), 0..3),
-        vec((any::<u32>(), accumulator()), 0..3),
+        (vec((any::<u32>(), accumulator()), 0..3), vec(text(), 0..3)),
     )
         .prop_map(
-            |(version, batch_interval, stages, streams, datasets, outputs, tables, accumulators)| JobPlan {
-                accumulators: accumulators
-                    .into_iter()
-                    .map(|(id, accumulator)| AccumulatorPlan {
-                        id: AccumulatorId(id),
-                        name: accumulator.name,
-                        kind: accumulator.kind,
-                        value_type: accumulator.value_type,
-                        listed: accumulator.listed,
-                    })
-                    .collect(),
-                version: PlanVersion(version),
-                batch_interval,
-                stages,
-                streams,
-                datasets,
-                outputs,
-                tables,
+            |(version, batch_interval, stages, streams, datasets, outputs, tables, (accumulators, broadcasts))| {
+                JobPlan {
+                    accumulators: accumulators
+                        .into_iter()
+                        .map(|(id, accumulator)| AccumulatorPlan {
+                            id: AccumulatorId(id),
+                            name: accumulator.name,
+                            kind: accumulator.kind,
+                            value_type: accumulator.value_type,
+                            listed: accumulator.listed,
+                        })
+                        .collect(),
+                    version: PlanVersion(version),
+                    batch_interval,
+                    stages,
+                    streams,
+                    datasets,
+                    outputs,
+                    tables,
+                    broadcasts,
+                }
             },
         )
 }

@@ -8,6 +8,7 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{JobPlan, SlotKind, SlotPlan};
 use tidemill_types::{AccumulatorId, Attempt, BatchTime, OutputId};
 
+use super::broadcasts::BroadcastVersions;
 use super::inputs::Inputs;
 use super::task::Tasks;
 use super::{graph, micros};
@@ -48,6 +49,7 @@ pub(crate) struct Batch {
     pub(crate) launched: i64,
     pub(crate) inputs: Inputs,
     pub(crate) tables: TableVersions,
+    pub(crate) broadcasts: BroadcastVersions,
     pub(crate) tasks: Tasks,
     /// Of its tasks' first launch: attempts of an earlier launch of the whole batch never look like current ones.
     pub(crate) first_attempt: Attempt,
@@ -61,6 +63,7 @@ pub(crate) struct Batch {
 pub(crate) struct History {
     pub(crate) inputs: Inputs,
     pub(crate) tables: TableVersions,
+    pub(crate) broadcasts: BroadcastVersions,
     /// It failed and was skipped.
     pub(crate) absent: bool,
 }
@@ -84,6 +87,7 @@ impl Batch {
             launched: 0,
             inputs: Inputs::default(),
             tables: TableVersions::default(),
+            broadcasts: BroadcastVersions::default(),
             tasks: Tasks::default(),
             first_attempt: Attempt(0),
             failed_attempts: 0,
@@ -98,6 +102,7 @@ impl Batch {
             launched: now,
             inputs: history.inputs.clone(),
             tables: Arc::clone(&history.tables),
+            broadcasts: Arc::clone(&history.broadcasts),
             ..Self::due(index, time, now)
         }
     }
@@ -177,6 +182,7 @@ impl Batch {
         History {
             inputs: self.inputs,
             tables: self.tables,
+            broadcasts: self.broadcasts,
             absent: false,
         }
     }

@@ -51,6 +51,7 @@ impl Job {
             assert!(self.is_here(holder), "{part:?} is held by {holder}");
         }
         assert_eq!(self.restores.is_empty(), self.restoring_from == i64::MAX);
+        self.check_broadcasts();
         // What is kept is bounded by what can be asked for.
         let from = self.inputs_from().min(self.absent_from());
         assert!(self.history.keys().all(|index| *index >= from));

@@ -54,6 +54,7 @@ impl Job {
         batch.state = BatchState::Running;
         batch.launched = cx.now;
         batch.tables.clone_from(&self.tables);
+        batch.broadcasts = self.broadcasts.current();
         for stage in self.spec.plan.due(index) {
             for partition in 0..stage.partitions {
                 if stage.skip_empty && batch.inputs.is_empty_for(stage, partition) {
@@ -178,6 +179,7 @@ impl Job {
                 .iter()
                 .map(|(name, version)| (name.clone(), *version))
                 .collect(),
+            broadcasts: run.broadcasts.iter().map(|(id, version)| (*id, *version)).collect(),
             absent,
             forget_blocks: Vec::new(),
         };

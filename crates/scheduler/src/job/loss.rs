@@ -26,6 +26,7 @@ pub(super) type Kept = BTreeMap<(ExecutorId, StageId), BTreeSet<u32>>;
 
 impl Job {
     pub(crate) fn on_executor_lost(&mut self, cx: &mut Context<'_>, lost: ExecutorId) {
+        self.broadcasts.lose(lost);
         if self.installed.remove(&lost).is_none() || !matches!(self.state, JobState::Running | JobState::Stopping) {
             return;
         }

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod batch;
+mod broadcasts;
 mod commit;
 mod graph;
 mod inputs;
@@ -31,6 +32,7 @@ pub use self::kept::{Forgotten, RememberedBatch, StateVersion};
 pub use self::view::{BatchView, JobView, ReceiverView};
 
 use self::batch::{Batch, History, TableVersions};
+use self::broadcasts::Broadcasts;
 use self::inputs::Losses;
 use self::parts::Parts;
 use self::receiver::Receivers;
@@ -99,6 +101,7 @@ pub(crate) struct Job {
     /// Of each stage with state, the last batch that it has come to.
     state_of: BTreeMap<StageId, i64>,
     tables: TableVersions,
+    broadcasts: Broadcasts,
     totals: view::Totals,
 }
 
@@ -129,6 +132,7 @@ impl Job {
             state_began: false,
             state_of: BTreeMap::new(),
             tables: Arc::new(spec.tables.iter().cloned().collect()),
+            broadcasts: Broadcasts::new(&spec.broadcasts),
             totals: view::Totals::default(),
             spec,
         }
@@ -161,6 +165,7 @@ impl Job {
     }
 
     fn install(&mut self, cx: &mut Context<'_>, executor: ExecutorId) {
+        self.broadcasts.lose(executor);
         self.installed.insert(executor, false);
         cx.act(Action::Install {
             executor,
@@ -173,17 +178,8 @@ impl Job {
             return;
         }
         match error {
-            None => {
-                self.installed.insert(executor, true);
-                self.rebalance = true;
-                self.send_routing(cx, executor);
-                // It was sent the present tables: what may run on it can name no others.
-                let batches = self.batches.values_mut().map(|batch| &mut batch.tables);
-                let history = self.history.values_mut().map(|history| &mut history.tables);
-                for tables in batches.chain(history) {
-                    *tables = Arc::clone(&self.tables);
-                }
-            }
+            None if self.broadcasts.has_all(executor) => self.admit(cx, executor),
+            None => self.broadcasts.wait(executor),
             Some(error) => {
                 self.installed.remove(&executor);
                 // A job that runs goes on without the executor.
@@ -192,6 +188,19 @@ impl Job {
                     self.end(cx, JobEnd::Failed(error));
                 }
             }
+        }
+    }
+
+    /// An executor has all that tasks of the job need.
+    fn admit(&mut self, cx: &mut Context<'_>, executor: ExecutorId) {
+        self.installed.insert(executor, true);
+        self.rebalance = true;
+        self.send_routing(cx, executor);
+        // It was sent the present tables: what may run on it can name no others.
+        let batches = self.batches.values_mut().map(|batch| &mut batch.tables);
+        let history = self.history.values_mut().map(|history| &mut history.tables);
+        for tables in batches.chain(history) {
+            *tables = Arc::clone(&self.tables);
         }
     }
 
@@ -270,6 +279,10 @@ impl Job {
 
     /// Does everything that can be done now.
     pub(crate) fn advance(&mut self, cx: &mut Context<'_>) {
+        if !self.state.is_ended() {
+            self.advance_broadcasts(cx);
+            self.retire_broadcasts(cx);
+        }
         if self.state == JobState::Pending {
             self.start_if_ready(cx);
         }
@@ -287,6 +300,7 @@ impl Job {
             self.set_rates(cx);
         }
         self.finish_if_done(cx);
+        self.retire_broadcasts(cx);
     }
 }
 

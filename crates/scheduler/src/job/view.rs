@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_types::{BatchTime, ExecutorId, JobId, ReceiverId, RoutingVersion, StageId, StreamId};
+use tidemill_types::{BatchTime, BroadcastId, ExecutorId, JobId, ReceiverId, RoutingVersion, StageId, StreamId};
 
 use super::receiver::Place;
 use super::{BatchState, Job, JobState};
@@ -49,6 +49,8 @@ pub struct JobView<'a> {
     /// Unfinished batches, oldest first.
     pub batches: Vec<BatchView>,
     pub stages: Vec<(StageId, Vec<ExecutorId>)>,
+    /// The version of each broadcast variable that the next batch is launched with.
+    pub broadcasts: Vec<(BroadcastId, u32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +125,12 @@ impl Job {
                     let owners = (0..stage.partitions).filter_map(|partition| self.owner(stage.id, partition));
                     (stage.id, owners.collect())
                 })
+                .collect(),
+            broadcasts: self
+                .broadcasts
+                .current()
+                .iter()
+                .map(|(id, version)| (*id, *version))
                 .collect(),
         }
     }

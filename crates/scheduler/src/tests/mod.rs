@@ -7,6 +7,7 @@ mod cluster;
 mod executor;
 mod plans;
 
+mod broadcasts;
 mod failures;
 mod losses;
 mod pressure;

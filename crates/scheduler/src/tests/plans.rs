@@ -45,6 +45,7 @@ impl Plan {
             outputs: Vec::new(),
             tables: Vec::new(),
             accumulators: Vec::new(),
+            broadcasts: Vec::new(),
         };
         Self { plan, partitions }
     }
@@ -311,6 +312,7 @@ pub(super) fn spec(id: u32, plan: JobPlan) -> JobSpec {
         ends_with_input: false,
         receivers: Vec::new(),
         tables: Vec::new(),
+        broadcasts: Vec::new(),
     }
 }
 

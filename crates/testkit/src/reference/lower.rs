@@ -104,6 +104,7 @@ impl Model {
             },
             accumulators: self.accumulators().collect(),
             tables: Vec::new(),
+            broadcasts: Vec::new(),
             streams,
             outputs: outputs.collect(),
         })

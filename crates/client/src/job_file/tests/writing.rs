@@ -7,9 +7,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tidemill_dstream::{
-    AccumulatorDef, AccumulatorKind, BackPressure, Compression, FileFormat, ForeachUnit, GenerateSource, NativeCall,
-    OutputDef, OutputKind, QueueItem, SaveOutput, SocketTextSource, Source, Step, TextFileSource, TextFilesSource,
-    ValueType,
+    AccumulatorDef, AccumulatorKind, BackPressure, BroadcastDef, BroadcastFormat, BroadcastSource, Compression,
+    FileFormat, ForeachUnit, GenerateSource, Literal, NativeCall, OutputDef, OutputKind, QueueItem, SaveOutput, Shape,
+    SocketTextSource, Source, Step, TextFileSource, TextFilesSource, ValueType,
 };
 
 use super::super::*;
@@ -192,20 +192,62 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         options,
         accumulators,
         tables,
+        broadcasts(),
         streams,
         vec(output(), 0..4),
     );
     parts.prop_map(
-        |(name, batch_interval, options, accumulators, tables, streams, outputs)| JobGraph {
+        |(name, batch_interval, options, accumulators, tables, broadcasts, streams, outputs)| JobGraph {
             name,
             batch_interval,
             options,
             accumulators,
             tables,
+            broadcasts,
             streams,
             outputs,
         },
     )
+}
+
+fn literal() -> impl Strategy<Value = Literal> {
+    prop_oneof![
+        Just(Literal::Null),
+        any::<bool>().prop_map(Literal::Bool),
+        any::<i64>().prop_map(Literal::Int),
+        any::<i32>().prop_map(|number| Literal::Float(f64::from(number) / 8.0)),
+        text().prop_map(Literal::Text),
+    ]
+}
+
+fn broadcasts() -> impl Strategy<Value = Vec<BroadcastDef>> {
+    let format = prop_oneof![
+        Just(BroadcastFormat::Text),
+        Just(BroadcastFormat::Bytes),
+        Just(BroadcastFormat::Table(TableFormat::Csv))
+    ];
+    let row = proptest::collection::btree_map(text(), literal(), 1..3);
+    let source = prop_oneof![
+        (text(), option::of(format)).prop_map(|(path, format)| BroadcastSource::File { path, format }),
+        literal().prop_map(BroadcastSource::Value),
+        vec(literal(), 0..3).prop_map(BroadcastSource::List),
+        vec((literal(), literal()), 1..3).prop_map(BroadcastSource::Map),
+        vec(row.prop_map(|row| row.into_iter().collect()), 0..3).prop_map(BroadcastSource::Rows),
+        text().prop_map(BroadcastSource::Query),
+    ];
+    let shape = option::of(proptest::sample::select(Shape::ALL.to_vec()));
+    let settings = (source, shape, option::of(duration()), any::<bool>());
+    proptest::collection::btree_map(text(), settings, 0..3).prop_map(|broadcasts| {
+        let define = |(name, (source, shape, reload, updatable))| BroadcastDef {
+            name,
+            source,
+            shape,
+            reload,
+            updatable,
+            line: Line(None),
+        };
+        broadcasts.into_iter().map(define).collect()
+    })
 }
 
 fn accumulator() -> impl Strategy<Value = AccumulatorDef> {

@@ -251,13 +251,26 @@ impl<'a> Elaborator<'a> {
         leaf.scan(&stream.name).map_err(|e| vec![place.explain(&e, self.state)])
     }
 
-    /// A plan that reads another stream.
+    pub(super) fn is_broadcast(&self, name: &str) -> bool {
+        self.graph.broadcasts.iter().any(|def| def.name == name)
+    }
+
+    /// A plan that reads another stream, or a broadcast variable, which validation lets joins alone name.
     fn scan(&self, name: &str, place: &Place) -> Result<LogicalPlan, Vec<Diagnostic>> {
         match self.streams.get(name) {
             Some(node) => self
                 .leaf(*node)
                 .scan(name)
                 .map_err(|e| vec![place.explain(&e, self.state)]),
+            None if self.is_broadcast(name) => {
+                let table = self
+                    .tables
+                    .iter()
+                    .find(|table| table.name == name)
+                    .map(LeafTable::table);
+                let table = table.ok_or_else(|| vec![place.diagnostic(format!("`{name}` has no rows"))])?;
+                table.scan(name).map_err(|e| vec![place.explain(&e, self.state)])
+            }
             None => {
                 let known: Vec<&str> = self.graph.streams.iter().map(|stream| stream.name.as_str()).collect();
                 Err(vec![

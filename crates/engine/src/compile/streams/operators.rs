@@ -113,7 +113,11 @@ impl Elaborator<'_> {
                 partitions,
             } => self.sized(site, input, *partitions, on.len(), |this, input| {
                 let other = this.scan(with, place)?;
-                let other = this.sided(site, other, *partitions)?;
+                // What every task has anyway has no number of partitions.
+                let other = match this.is_broadcast(with) {
+                    true => other,
+                    false => this.sided(site, other, *partitions)?,
+                };
                 builder.join(input, with, other, *kind, on)
             }),
             Operator::Cogroup { with, keys, partitions } => {

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringViewArray};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
-use tidemill_dstream::JobGraph;
 use tidemill_dstream::accumulator::{AccumulatorState, Ledger, Reading};
 use tidemill_dstream::plan::{ExchangeKind, Keeps, SlotKind, SlotPartition, StageOutput, StagePlan};
+use tidemill_dstream::{JobGraph, Shape};
 use tidemill_types::{AccumulatorId, BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
 
 pub(crate) use self::jobs::*;
 use crate::{
-    CompileOptions, CompiledJob, Panes, Registry, SlotInput, TableData, TaskBinding, TaskMemory, Template, compile,
-    decode_ipc, encode_ipc,
+    BroadcastRows, BroadcastValue, BroadcastValues, CompileOptions, CompiledJob, Panes, Registry, SlotInput, TableData,
+    TaskBinding, TaskMemory, Template, compile, decode_ipc, encode_ipc,
 };
 
 /// Partition counts under which every job has to give the same rows.
@@ -27,6 +28,8 @@ pub(crate) struct Mini {
     pub(crate) compiled: CompiledJob,
     templates: Vec<Template>,
     tables: Vec<TableData>,
+    /// Which of the tables are broadcast variables.
+    broadcasts: Vec<(String, Shape)>,
     /// By dataset and batch index, the rows of each partition.
     datasets: HashMap<(DatasetId, i64), Vec<Vec<RecordBatch>>>,
     /// What partitions of stages keep from batch to batch.
@@ -73,6 +76,11 @@ impl Mini {
         Self {
             templates,
             tables: tables.to_vec(),
+            broadcasts: graph
+                .broadcasts
+                .iter()
+                .map(|def| (def.name.clone(), def.known_shape()))
+                .collect(),
             datasets: HashMap::new(),
             memories: HashMap::new(),
             skipped: BTreeSet::new(),
@@ -94,6 +102,24 @@ impl Mini {
     /// Runs the next batch with the given lines for each source; the rows of the outputs that are due, by name.
     pub(crate) fn batch(&mut self, lines: &[(&str, &[&str])]) -> BTreeMap<String, Rows> {
         self.try_batch(lines).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// The values of broadcast variables, as they come over the wire. A variable without its table was destroyed.
+    fn values(&self) -> Arc<BroadcastValues> {
+        let values = self.broadcasts.iter().map(|(name, shape)| {
+            let table = self.tables.iter().find(|table| table.name == *name);
+            let value = table.map(|table| {
+                let rows = BroadcastRows::try_new(*shape, &table.schema, &table.batches).unwrap();
+                Arc::new(BroadcastValue::decode(*shape, Buffer::from(rows.encode().unwrap())).unwrap())
+            });
+            (name.clone(), value)
+        });
+        Arc::new(BroadcastValues::new(values))
+    }
+
+    /// Has a broadcast variable destroyed.
+    pub(crate) fn destroy(&mut self, name: &str) {
+        self.tables.retain(|table| table.name != name);
     }
 
     /// Forgets what is kept from batch to batch, as an executor that has just started.
@@ -193,7 +219,7 @@ impl Mini {
                     .filter(|index| stage.is_due(*index))
                     .find(|index| !self.skipped.contains(index));
                 let at = (self.index, previous, kept);
-                let (rows, added) = run(&template, key, inputs, at)?;
+                let (rows, added) = run(&template, key, inputs, at, self.values())?;
                 assert!(
                     !(stage.skip_empty && empty && !added.is_empty()),
                     "skipped tasks add nothing"
@@ -299,6 +325,7 @@ fn run(
     key: TaskKey,
     inputs: Vec<Input>,
     (index, previous, memory): (i64, Option<i64>, Option<Arc<TaskMemory>>),
+    broadcasts: Arc<BroadcastValues>,
 ) -> Result<(Vec<RecordBatch>, Added), TaskFailure> {
     let inputs = inputs.into_iter().map(|(read, batches)| {
         let indices: Vec<i64> = batches.iter().map(|(index, _)| *index).collect();
@@ -319,6 +346,7 @@ fn run(
         index,
         previous,
         memory,
+        broadcasts,
     })?;
     let schema = template.schema();
     let rows = block_on(stream.by_ref().collect::<Vec<_>>())

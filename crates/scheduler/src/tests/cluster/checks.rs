@@ -58,6 +58,8 @@ impl Cluster {
                 self.committer.push_back((*job, *batch, outputs.clone()));
                 return;
             }
+            // These jobs have no broadcast variables.
+            Action::DropBroadcast { .. } => panic!("{action:?}"),
             Action::Publish(notice) => {
                 match notice {
                     Notice::BatchFailed { job, batch, .. } => {
