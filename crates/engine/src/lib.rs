@@ -38,6 +38,7 @@ mod order;
 mod panes;
 mod partitioner;
 mod placement;
+mod projections;
 mod registry;
 mod rules;
 mod sealed;

@@ -18,6 +18,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
 use crate::functions::task_functions;
+use crate::projections::logical_rules;
 use crate::registry::Registry;
 use crate::state::StatePlanner;
 
@@ -73,6 +74,7 @@ pub(crate) fn planning_state(
     let state = SessionStateBuilder::new()
         .with_config(config(partitions)?.with_extension(Arc::new(registry.clone())))
         .with_default_features()
+        .with_optimizer_rules(logical_rules())
         .with_physical_optimizer_rules(rules)
         .with_query_planner(Arc::new(StreamPlanner))
         .build();
