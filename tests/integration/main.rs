@@ -1,6 +1,7 @@
 //! Jobs on a cluster in this process, over real gRPC and real sockets.
 
 mod bad_input;
+mod chains;
 mod docs;
 mod examples;
 mod failures;

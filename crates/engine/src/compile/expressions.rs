@@ -106,12 +106,17 @@ impl<'a> Scope<'a> {
 
     /// Type-checks a plan over a relation with the columns of this scope.
     fn over(&self, build: impl FnOnce(LogicalPlanBuilder) -> Result<LogicalPlanBuilder>) -> Result<LogicalPlan> {
-        let input = LogicalPlan::EmptyRelation(EmptyRelation {
-            produce_one_row: false,
-            schema: Arc::clone(&self.columns),
-        });
+        let input = stand_in(&self.columns);
         analyze(build(LogicalPlanBuilder::from(input))?.build()?, self.state)
     }
+}
+
+/// A relation with these columns, in place of another plan.
+pub(super) fn stand_in(columns: &DFSchemaRef) -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::clone(columns),
+    })
 }
 
 /// The plan with its types resolved.

@@ -1,5 +1,6 @@
 //! Jobs compiled and run by an executor of a few lines: whole batches, with all exchanges in memory.
 
+mod chains;
 mod diagnostics;
 mod functions;
 mod joining;
