@@ -3,6 +3,7 @@
 mod accumulators;
 mod bad_input;
 mod broadcasts;
+mod chains;
 mod docs;
 mod examples;
 mod failures;

@@ -2,6 +2,7 @@
 //! in Rust.
 
 mod examples;
+mod shout;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,9 +17,6 @@ use tidemill_local::LocalCluster;
 use tidemill_testkit::{Batch, config};
 
 use crate::support::outcome;
-
-/// Examples of operators that jobs can describe and that are not compiled yet. One that runs has to leave the list.
-const PENDING: &[&str] = &["map_partitions"];
 
 /// A job with what it prints.
 struct Documented {
@@ -121,7 +119,7 @@ fn every_operator_has_examples_whose_rust_is_the_source_that_runs() -> Result<()
         );
     }
     let known: BTreeSet<&str> = documented.keys().map(String::as_str).collect();
-    for name in EXAMPLES.iter().map(|(name, _)| name).chain(PENDING) {
+    for (name, _) in EXAMPLES {
         assert!(known.contains(name), "{name} is not in the document");
     }
     let helper = include_str!("operators/examples.rs")
@@ -152,7 +150,7 @@ fn shown(batches: &[Batch], yaml: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_gives_its_rows_as_a_job_file_and_in_rust() -> Result<()> {
-    let cluster = LocalCluster::start(&config()?, 2).await?;
+    let cluster = LocalCluster::of_build(&config()?, 2, &shout::registry()?).await?;
     let client = cluster.client().await?;
     let mut wrong = Vec::new();
     for (name, example) in documented()? {
@@ -160,21 +158,14 @@ async fn every_example_gives_its_rows_as_a_job_file_and_in_rust() -> Result<()> 
             ("a job file", from_yaml(&name, &example.yaml)?),
             ("Rust", from_rust(&name)?),
         ] {
-            let is_pending = PENDING.contains(&name.as_str());
             match outcome(&client, &graph).await {
                 Ok(outcome) => {
-                    let rows = shown(&outcome.printed, &example.yaml);
-                    if is_pending && outcome.error().is_empty() {
-                        wrong.push(format!("{name} as {form} is pending and runs; it gives\n{rows}"));
-                    } else if !is_pending && (rows != example.rows || !outcome.error().is_empty()) {
-                        let error = outcome.error();
-                        wrong.push(format!(
-                            "{name} as {form} gives\n{rows}\nnot\n{}\n{error}",
-                            example.rows
-                        ));
+                    let (rows, error) = (shown(&outcome.printed, &example.yaml), outcome.error());
+                    if rows != example.rows || !error.is_empty() {
+                        let expected = &example.rows;
+                        wrong.push(format!("{name} as {form} gives\n{rows}\nnot\n{expected}\n{error}"));
                     }
                 }
-                Err(_) if is_pending => {}
                 Err(error) => wrong.push(format!("{name} as {form} is refused: {error:#}")),
             }
         }

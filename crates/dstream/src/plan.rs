@@ -7,6 +7,7 @@
 //! ```
 //! The plan's bytes travel beside this, once per executor; a batch names only inputs and places.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tidemill_types::{AccumulatorId, DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
@@ -176,12 +177,15 @@ pub struct OutputPlan {
 impl JobPlan {
     #[must_use]
     pub fn stage(&self, id: StageId) -> Option<&StagePlan> {
-        self.stages.iter().find(|stage| stage.id == id)
+        // Their ids are their places, in all plans that a compiler made.
+        let there = self.stages.get(id.0 as usize).filter(|stage| stage.id == id);
+        there.or_else(|| self.stages.iter().find(|stage| stage.id == id))
     }
 
     #[must_use]
     pub fn dataset(&self, id: DatasetId) -> Option<&DatasetPlan> {
-        self.datasets.iter().find(|dataset| dataset.id == id)
+        let there = self.datasets.get(id.0 as usize).filter(|dataset| dataset.id == id);
+        there.or_else(|| self.datasets.iter().find(|dataset| dataset.id == id))
     }
 
     /// The stages that run in the `index`-th batch since zero time (the first is 1).
@@ -240,11 +244,8 @@ impl JobPlan {
     #[must_use]
     pub fn lineage(&self) -> u32 {
         // How many batches before its own a stage reads, through all that it reads.
-        let mut reach: Vec<(StageId, u32)> = Vec::with_capacity(self.stages.len());
-        let of = |reach: &[(StageId, u32)], stage: StageId| {
-            let found = reach.iter().find(|(id, _)| *id == stage);
-            found.map_or(0, |(_, batches)| *batches)
-        };
+        let mut reach: HashMap<StageId, u32> = HashMap::with_capacity(self.stages.len());
+        let of = |reach: &HashMap<StageId, u32>, stage: StageId| reach.get(&stage).copied().unwrap_or(0);
         for stage in &self.stages {
             let reads = stage.slots.iter().map(|slot| match slot.kind {
                 SlotKind::Shuffle { from } => of(&reach, from),
@@ -255,7 +256,7 @@ impl JobPlan {
                 SlotKind::Source { .. } | SlotKind::Table { .. } => 0,
             });
             let furthest = reads.max().unwrap_or(0);
-            reach.push((stage.id, furthest));
+            reach.insert(stage.id, furthest);
         }
         let remembered = self.datasets.iter().map(|dataset| {
             let made = of(&reach, dataset.stage);
@@ -271,6 +272,7 @@ impl JobPlan {
     #[must_use]
     pub fn homes(&self) -> Vec<(StageId, Vec<u32>)> {
         let mut homes: Vec<(StageId, Vec<u32>)> = Vec::with_capacity(self.stages.len());
+        let mut known: HashMap<StageId, usize> = HashMap::with_capacity(self.stages.len());
         for stage in &self.stages {
             let places = (0..stage.partitions)
                 .map(|partition| {
@@ -283,12 +285,13 @@ impl JobPlan {
                                 return None;
                             };
                             let producer = self.dataset(dataset)?.stage;
-                            let (_, places) = homes.iter().find(|(id, _)| *id == producer)?;
+                            let (_, places) = homes.get(*known.get(&producer)?)?;
                             places.get(read.partition as usize).copied()
                         })
                         .unwrap_or(partition)
                 })
                 .collect();
+            known.insert(stage.id, homes.len());
             homes.push((stage.id, places));
         }
         homes

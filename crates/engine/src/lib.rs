@@ -40,6 +40,7 @@ mod order;
 mod panes;
 mod partitioner;
 mod placement;
+mod projections;
 mod registry;
 mod rules;
 mod sealed;

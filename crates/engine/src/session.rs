@@ -19,6 +19,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::compile::JobAccumulators;
 use crate::functions::task_functions;
+use crate::projections::logical_rules;
 use crate::registry::Registry;
 use crate::state::StatePlanner;
 
@@ -78,6 +79,7 @@ pub(crate) fn planning_state(
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
+        .with_optimizer_rules(logical_rules())
         .with_physical_optimizer_rules(rules)
         .with_query_planner(Arc::new(StreamPlanner))
         .build();

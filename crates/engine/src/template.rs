@@ -43,6 +43,9 @@ use crate::slot_scan::SlotScanExec;
 /// Raised with every change of the bytes, our own nodes' included.
 const VERSION: u32 = 2;
 
+/// Plans and expressions are decoded recursively, in a debug build with 10 KiB for each level.
+const DECODING_STACK: usize = 16 << 20;
+
 #[derive(Clone, PartialEq, Message)]
 struct TemplateProto {
     #[prost(uint32, tag = "1")]
@@ -145,13 +148,14 @@ impl Template {
             });
         }
         let (context, codec) = (registry.context(), NodeCodec::new(registry));
-        let root = contain(|| {
+        let decode = || {
             Ok(physical_plan_from_bytes_with_extension_codec(
                 &proto.plan,
                 &context,
                 &codec,
             )?)
-        })?;
+        };
+        let root = stacker::grow(DECODING_STACK, || contain(decode))?;
         let partitions = proto.exchange_partitions;
         let (plan, spread) = match proto.exchange() {
             ExchangeProto::None => (root, Spread::Keep),

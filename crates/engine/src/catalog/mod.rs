@@ -33,6 +33,7 @@ use thiserror::Error;
 use tidemill_dstream::{Diagnostic, Line, nearest};
 
 use crate::compile::{Place, check_size_within, is_query};
+use crate::projections::logical_rules;
 
 /// Bytes that all queries together may hold.
 const MEMORY: usize = 256 << 20;
@@ -246,6 +247,7 @@ impl Catalog {
             .with_config(config)
             .with_runtime_env(Arc::clone(&self.runtime))
             .with_default_features()
+            .with_optimizer_rules(logical_rules())
             .build()
     }
 }

@@ -6,6 +6,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 
 use crate::slot_scan::SlotScanExec;
+use crate::state::StateExec;
 
 /// The operators that matter, from the first input to the root: `source tweets → flat_map → filter → count by tag`.
 pub(super) fn describe(plan: &Arc<dyn ExecutionPlan>) -> String {
@@ -21,8 +22,13 @@ pub(super) fn describe(plan: &Arc<dyn ExecutionPlan>) -> String {
 
 fn walk(plan: &Arc<dyn ExecutionPlan>, parts: &mut Vec<String>) {
     let children = plan.children();
-    // A join is told by its probe side, which is the last one.
-    if let Some(child) = children.last() {
+    let main = match plan.downcast_ref::<StateExec>() {
+        // The other one is the state before the first batch.
+        Some(_) => children.first(),
+        // A join is told by its probe side.
+        None => children.last(),
+    };
+    if let Some(child) = main {
         walk(child, parts);
     }
     if let Some(scan) = plan.downcast_ref::<SlotScanExec>() {
@@ -40,6 +46,7 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, parts: &mut Vec<String>) {
         "GlobalLimitExec" | "LocalLimitExec" => "limit",
         "WindowAggExec" | "BoundedWindowAggExec" => "window function",
         "SplitCountExec" => "split and count",
+        "StateExec" => "update the state",
         "AggregateExec" => {
             if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
                 parts.push(describe_aggregate(aggregate));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tidemill_dstream::plan::{ExchangeKind, JobPlan, SlotKind, SlotPlan, StageOutput, StagePlan};
+use tidemill_dstream::plan::{ExchangeKind, JobPlan, Keeps, SlotKind, SlotPlan, StageOutput, StagePlan};
 use tidemill_dstream::{JobGraph, StreamInput};
 
 use super::CompiledJob;
@@ -54,6 +54,11 @@ fn write(out: &mut String, graph: &JobGraph, compiled: &CompiledJob) -> std::fmt
         writeln!(out, "\nstage {}, {tasks}{every}: {}", stage.id, stage.description)?;
         for slot in &stage.slots {
             writeln!(out, "  reads slot {}: {}", slot.id, input(plan, slot))?;
+        }
+        match &stage.keeps {
+            Keeps::Nothing => {}
+            Keeps::Derived => writeln!(out, "  keeps an index of its window, by key")?,
+            Keeps::State { name } => writeln!(out, "  keeps the state {name}, by key")?,
         }
         match Template::decode(template, &compiled.registry) {
             Ok(template) => {

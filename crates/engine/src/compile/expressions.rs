@@ -1,5 +1,6 @@
 //! Expressions of a job: parsed and type-checked where they stand.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -75,7 +76,7 @@ impl<'a> Scope<'a> {
                 .diagnostic(format!("`{}` is not an aggregate", expr.human_display()))
                 .hint("for example count(*), sum(x), max(x), sum(x) / count(*)"));
         }
-        self.over(|input| input.aggregate(Vec::<Expr>::new(), aggregates))
+        self.over(|input| input.aggregate(Vec::<Expr>::new(), told_apart(&aggregates)))
             .map_err(|e| place.explain(&e, self.state))?;
         Ok(expr)
     }
@@ -106,12 +107,32 @@ impl<'a> Scope<'a> {
 
     /// Type-checks a plan over a relation with the columns of this scope.
     fn over(&self, build: impl FnOnce(LogicalPlanBuilder) -> Result<LogicalPlanBuilder>) -> Result<LogicalPlan> {
-        let input = LogicalPlan::EmptyRelation(EmptyRelation {
-            produce_one_row: false,
-            schema: Arc::clone(&self.columns),
-        });
+        let input = stand_in(&self.columns);
         analyze(build(LogicalPlanBuilder::from(input))?.build()?, self.state)
     }
+}
+
+/// The aggregates under distinct names: casts are not part of the names that expressions have, so `max(x)` and
+/// `max(CAST(x AS VARCHAR))` are called alike.
+pub(super) fn told_apart(aggregates: &[Expr]) -> Vec<Expr> {
+    let mut names = HashSet::new();
+    let named = aggregates.iter().enumerate().map(|(place, aggregate)| {
+        let name = aggregate.schema_name().to_string();
+        let other = format!("{name} {place}");
+        match names.insert(name) {
+            true => aggregate.clone(),
+            false => aggregate.clone().alias(other),
+        }
+    });
+    named.collect()
+}
+
+/// A relation with these columns, in place of another plan.
+pub(super) fn stand_in(columns: &DFSchemaRef) -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::clone(columns),
+    })
 }
 
 /// The plan with its types resolved.

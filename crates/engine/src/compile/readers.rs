@@ -62,7 +62,8 @@ impl Readers {
 
     /// Whether the node has a plan of its own, rather than being inlined.
     pub(super) fn is_planned(&self, id: NodeId, node: &Node) -> bool {
-        let is_own = node.stateful || self.slowed[id.0] || node.layout.is_sealed() || !node.remembered.is_empty();
+        let is_own =
+            node.stateful || node.kept || self.slowed[id.0] || node.layout.is_sealed() || !node.remembered.is_empty();
         let inlined = !is_own && self.streams[id.0] == 1 && self.all(id, node) == 1;
         self.needed[id.0] && !inlined
     }
@@ -74,7 +75,7 @@ impl Readers {
         }
         let read = self.streams[id.0] + self.windows[id.0];
         // State goes on once in each batch, whoever reads it and when; so does counting.
-        read > 0 && (node.stateful || self.slowed[id.0] || self.all(id, node) > 1)
+        read > 0 && (node.stateful || node.kept || self.slowed[id.0] || self.all(id, node) > 1)
     }
 }
 

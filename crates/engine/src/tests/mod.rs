@@ -2,6 +2,7 @@
 
 mod accumulating;
 mod broadcasts;
+mod chains;
 mod diagnostics;
 mod functions;
 mod joining;

@@ -27,6 +27,22 @@ fn map_values_keeps_the_keys_and_nothing_else() {
 }
 
 #[test]
+fn the_same_map_is_done_as_often_as_it_stands_there() {
+    let numbers = map(&[("n", "CAST(value AS BIGINT)")]);
+    let next = map(&[("n", "n + 1")]);
+    let graph = |steps: Vec<Operator>| job(vec![source("lines", steps)], vec![table("lines")]);
+    let six = [vec![numbers.clone()], vec![next.clone(); 6]].concat();
+    check(&graph(six), "lines", &[(&["1", "5"], Some(&["7", "11"]))]);
+    // With filters between them, which move below.
+    let four = [vec![numbers], vec![[next, filter("n > 2")]; 4].concat()].concat();
+    check(&graph(four), "lines", &[(&["1", "2", "5"], Some(&["6", "9"]))]);
+    let swap = map(&[("b", "a"), ("a", "b")]);
+    let pair = map(&[("a", "value"), ("b", "concat(value, '!')")]);
+    let three = [vec![pair], vec![swap; 3]].concat();
+    check(&graph(three), "lines", &[(&["x"], Some(&["x|x!"]))]);
+}
+
+#[test]
 fn flat_map_values_repeats_the_keys() {
     let step = Operator::FlatMapValues {
         keys: vec!["k".to_owned()],

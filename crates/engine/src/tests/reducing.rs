@@ -54,6 +54,31 @@ fn count_by_value_counts_equal_records() {
 }
 
 #[test]
+fn aggregates_that_differ_by_a_cast_are_two() {
+    let aggregates = columns(&[
+        ("high", "max(n)"),
+        ("last", "max(CAST(n AS VARCHAR))"),
+        ("both", "concat(max(n), '/', max(CAST(n AS VARCHAR)))"),
+    ]);
+    let lines: &[&str] = &["a 10", "a 9", "b 1"];
+    let reduction = Reduction::Aggregates(aggregates.clone());
+    check(
+        &over_pairs(vec![by_key(reduction.clone())]),
+        "lines",
+        &[(lines, Some(&["a|10|9|10/9", "b|1|1|1/1"]))],
+    );
+    let whole = [(lines, Some(&["10|9|10/9"][..]))];
+    check(&over_pairs(vec![Operator::Reduce { reduction }]), "lines", &whole);
+    let keys = Vec::new();
+    let aggregate = Operator::Aggregate {
+        keys,
+        aggregates,
+        partitions: None,
+    };
+    check(&over_pairs(vec![aggregate]), "lines", &whole);
+}
+
+#[test]
 fn distinct_has_every_record_once() {
     let step = Operator::Distinct { partitions: None };
     check(

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, ident
 use tidemill_dstream::NamedFunction;
 
 use super::{Faults, StepBuilder, as_one, duplicates, values};
-use crate::compile::expressions::Scope;
+use crate::compile::expressions::{Scope, told_apart};
 
 impl StepBuilder<'_> {
     pub(in crate::compile) fn reduce_by_key(
@@ -40,7 +40,7 @@ impl StepBuilder<'_> {
             .collect();
         let inner = find_aggregate_exprs(&exprs);
         let grouped = LogicalPlanBuilder::from(input)
-            .aggregate(groups.clone(), inner.clone())
+            .aggregate(groups.clone(), told_apart(&inner))
             .and_then(LogicalPlanBuilder::build)
             .map_err(|e| vec![self.place.explain(&e, self.state)])?;
         let outer = self.over_groups(&grouped, groups.len(), &inner, exprs, aggregates)?;
@@ -62,7 +62,7 @@ impl StepBuilder<'_> {
         // Without records there is no result, where SQL has one of nulls and zeros.
         let rows = count(lit(1)).alias(ROWS);
         let grouped = LogicalPlanBuilder::from(input)
-            .aggregate(Vec::<Expr>::new(), inner.iter().cloned().chain([rows]))
+            .aggregate(Vec::<Expr>::new(), told_apart(&inner).into_iter().chain([rows]))
             .and_then(LogicalPlanBuilder::build)
             .map_err(|e| vec![self.place.explain(&e, self.state)])?;
         let outer = self.over_groups(&grouped, 0, &inner, exprs, aggregates)?;
@@ -90,7 +90,7 @@ impl StepBuilder<'_> {
         let exprs = self.aggregates(&input, aggregates)?;
         let inner = find_aggregate_exprs(&exprs);
         let grouped = LogicalPlanBuilder::from(input)
-            .aggregate(Vec::<Expr>::new(), inner.clone())
+            .aggregate(Vec::<Expr>::new(), told_apart(&inner))
             .and_then(LogicalPlanBuilder::build)
             .map_err(|e| vec![self.place.explain(&e, self.state)])?;
         let outer = self.over_groups(&grouped, 0, &inner, exprs, aggregates)?;

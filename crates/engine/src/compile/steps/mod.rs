@@ -17,6 +17,7 @@ use std::collections::HashSet;
 
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::functions::core::expr_fn::named_struct;
@@ -24,7 +25,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit
 use tidemill_dstream::{Diagnostic, NamedFunction};
 
 use super::diagnose::Place;
-use super::expressions::{Scope, Typed};
+use super::expressions::{Scope, Typed, stand_in};
 
 type Faults = Vec<Diagnostic>;
 
@@ -93,6 +94,22 @@ impl StepBuilder<'_> {
                     .suggest(name, known.collect::<Vec<_>>())
             })
             .collect()
+    }
+
+    /// The plan that `build` makes over an input. Types are resolved in what it adds, and not once more below it.
+    fn over(
+        &self,
+        input: LogicalPlan,
+        build: impl FnOnce(LogicalPlanBuilder) -> Result<LogicalPlanBuilder>,
+    ) -> Result<LogicalPlan, Faults> {
+        let plan = self.finish(build(LogicalPlanBuilder::from(stand_in(input.schema()))))?;
+        let put_in = |node| match node {
+            LogicalPlan::EmptyRelation(_) => Ok(Transformed::yes(input.clone())),
+            node => Ok(Transformed::no(node)),
+        };
+        plan.transform_up(put_in)
+            .data()
+            .map_err(|error| vec![self.place.explain(&error, self.state)])
     }
 
     pub(super) fn finish(&self, plan: Result<LogicalPlanBuilder>) -> Result<LogicalPlan, Faults> {

@@ -3,7 +3,7 @@
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, UnnestOptions};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, col, lit};
 use tidemill_dstream::{Function, NamedFunction};
 
 use super::{Faults, StepBuilder};
@@ -22,7 +22,7 @@ impl StepBuilder<'_> {
         columns: &[NamedFunction],
     ) -> Result<LogicalPlan, Faults> {
         let (exprs, _) = self.columns(&input, keys, columns)?;
-        self.finish(LogicalPlanBuilder::from(input).project(exprs))
+        self.over(input, |input| input.project(exprs))
     }
 
     pub(in crate::compile) fn flat_map(
@@ -59,11 +59,9 @@ impl StepBuilder<'_> {
             ]);
         }
         let options = UnnestOptions::new().with_preserve_nulls(false);
-        self.finish(
-            LogicalPlanBuilder::from(input)
-                .project(exprs)
-                .and_then(|projected| projected.unnest_columns_with_options(lists, options)),
-        )
+        self.over(input, |input| {
+            input.project(exprs)?.unnest_columns_with_options(lists, options)
+        })
     }
 
     /// Keys and columns as expressions, and the types of the columns.
@@ -105,7 +103,7 @@ impl StepBuilder<'_> {
             ]);
         }
         if !typed.expr.is_volatile() {
-            return self.finish(LogicalPlanBuilder::from(input).filter(typed.expr));
+            return self.over(input, |input| input.filter(typed.expr));
         }
         self.keep(input, typed.expr)
     }
@@ -133,13 +131,9 @@ impl StepBuilder<'_> {
             .iter()
             .map(|field| Expr::Column(Column::from(field)))
             .collect();
-        let drawn = columns.iter().cloned().chain([predicate.alias(KEEP)]);
-        self.finish(
-            LogicalPlanBuilder::from(input)
-                .project(drawn)
-                .and_then(|drawn| drawn.filter(col(KEEP)))
-                .and_then(|kept| kept.project(columns)),
-        )
+        let mut drawn = columns.clone();
+        drawn.push(predicate.alias(KEEP));
+        self.over(input, |input| input.project(drawn)?.filter(col(KEEP))?.project(columns))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Streams put together.
 
+use std::sync::Arc;
+
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Union, ident};
 
 use super::{Faults, StepBuilder, same_type};
 
@@ -13,22 +15,20 @@ impl StepBuilder<'_> {
         others: Vec<(String, LogicalPlan)>,
     ) -> Result<LogicalPlan, Faults> {
         let mut faults = Vec::new();
-        let mut union = LogicalPlanBuilder::from(input.clone());
+        let mut aligned = Vec::with_capacity(others.len() + 1);
         for (name, other) in others {
             match self.align(&input, &name, other) {
-                Ok(aligned) => {
-                    union = union
-                        .union(aligned)
-                        .map_err(|e| vec![self.place.explain(&e, self.state)])?;
-                }
+                Ok(other) => aligned.push(Arc::new(other)),
                 Err(fault) => faults.extend(fault),
             }
         }
-        if faults.is_empty() {
-            self.finish(Ok(union))
-        } else {
-            Err(faults)
+        if !faults.is_empty() {
+            return Err(faults);
         }
+        aligned.insert(0, Arc::new(input));
+        // Of all at once: a union of unions would be as deep as there are streams.
+        let union = Union::try_new_with_loose_types(aligned);
+        self.finish(union.map(|union| LogicalPlanBuilder::from(LogicalPlan::Union(union))))
     }
 
     /// The other stream with this one's columns, in this one's order.

@@ -9,15 +9,13 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{Diagnostic, Line};
+use tidemill_dstream::Line;
 
-use super::{Elaborator, Site};
+use super::{Elaborator, Faults, Site};
 use crate::accumulate::Added;
 use crate::compile::leaf::{Leaf, LeafTable, NodeId};
 use crate::glom::glommed;
 use crate::registry::BatchesFunction;
-
-type Faults = Vec<Diagnostic>;
 
 /// What the layout of a node's rows is to be.
 #[derive(Clone, Debug, Default)]
@@ -152,7 +150,7 @@ impl Elaborator<'_> {
     }
 
     /// Whether planning moves no rows of a plan.
-    fn is_narrow(&self, plan: &LogicalPlan) -> bool {
+    pub(super) fn is_narrow(&self, plan: &LogicalPlan) -> bool {
         let mut narrow = true;
         // The closure never fails.
         let _ = plan.apply_with_subqueries(|node| {
@@ -165,7 +163,7 @@ impl Elaborator<'_> {
                 LogicalPlan::TableScan(scan) => match LeafTable::of(scan).map(|leaf| leaf.leaf) {
                     Some(Leaf::Stream(NodeId(node))) => {
                         let node = &self.nodes[node];
-                        node.layout.is_sealed() || self.is_narrow(&node.plan)
+                        node.layout.is_sealed() || node.narrow
                     }
                     _ => true,
                 },

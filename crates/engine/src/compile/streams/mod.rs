@@ -4,6 +4,7 @@
 //! decided afterwards, when all readers are known. A stream is split in several nodes where its rows up to a step are
 //! read as a whole: below a window, and below a transform, whose SQL may read its input more than once.
 
+mod extent;
 mod layout;
 mod operators;
 mod outputs;
@@ -20,6 +21,7 @@ use datafusion::logical_expr::LogicalPlan;
 use tidemill_dstream::{Diagnostic, Function, JobGraph, Line, Operator, OutputKind, StreamDef, StreamInput};
 use tidemill_types::{OutputId, StreamId};
 
+use self::extent::Extent;
 pub(super) use self::layout::{Finish, Layout};
 use self::window::slide_of;
 use super::diagnose::Place;
@@ -40,6 +42,12 @@ pub(super) struct Node {
     pub(super) layout: Layout,
     /// It keeps state: it has to be computed once in every batch.
     pub(super) stateful: bool,
+    /// Its rows are kept, for a stage with all that reads them would be too high.
+    pub(super) kept: bool,
+    /// What is planned and run with it.
+    extent: Extent,
+    /// Planning moves no rows.
+    narrow: bool,
     /// The streams that have its rows and whose batches are remembered beyond what windows need.
     pub(super) remembered: Vec<String>,
 }
@@ -61,11 +69,7 @@ pub(super) struct Streams {
 }
 
 /// Makes the nodes of a job, or says all that is wrong with it.
-pub(super) async fn elaborate(
-    graph: &JobGraph,
-    tables: &[TableData],
-    state: &SessionState,
-) -> Result<Streams, Vec<Diagnostic>> {
+pub(super) async fn elaborate(graph: &JobGraph, tables: &[TableData], state: &SessionState) -> Result<Streams, Faults> {
     let mut elaborator = Elaborator {
         graph,
         tables,
@@ -124,6 +128,8 @@ impl Site<'_> {
     }
 }
 
+type Faults = Vec<Diagnostic>;
+
 struct Elaborator<'a> {
     graph: &'a JobGraph,
     tables: &'a [TableData],
@@ -134,7 +140,7 @@ struct Elaborator<'a> {
     snapshots: HashMap<String, LeafTable>,
     /// Streams with faults: what reads them is not looked at.
     broken: HashSet<&'a str>,
-    faults: Vec<Diagnostic>,
+    faults: Faults,
 }
 
 impl<'a> Elaborator<'a> {
@@ -206,7 +212,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// `None` if a stream that it reads is broken.
-    async fn stream(&mut self, stream: &'a StreamDef) -> Result<Option<NodeId>, Vec<Diagnostic>> {
+    async fn stream(&mut self, stream: &'a StreamDef) -> Result<Option<NodeId>, Faults> {
         if self
             .reads(stream)
             .iter()
@@ -229,13 +235,13 @@ impl<'a> Elaborator<'a> {
             };
             let expanded = step.operator.expand();
             for operator in expanded.as_deref().unwrap_or(std::slice::from_ref(&step.operator)) {
-                plan = self.step(site, operator, plan).await?;
+                plan = self.step_within_bounds(site, operator, plan).await?;
             }
         }
         Ok(Some(self.push(&stream.name, place, plan)))
     }
 
-    fn source(&self, stream: &StreamDef, place: &Place) -> Result<LogicalPlan, Vec<Diagnostic>> {
+    fn source(&self, stream: &StreamDef, place: &Place) -> Result<LogicalPlan, Faults> {
         let id = self
             .graph
             .sources()
@@ -256,7 +262,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// A plan that reads another stream, or a broadcast variable, which validation lets joins alone name.
-    fn scan(&self, name: &str, place: &Place) -> Result<LogicalPlan, Vec<Diagnostic>> {
+    fn scan(&self, name: &str, place: &Place) -> Result<LogicalPlan, Faults> {
         match self.streams.get(name) {
             Some(node) => self
                 .leaf(*node)
@@ -308,6 +314,7 @@ impl<'a> Elaborator<'a> {
 
     fn push(&mut self, name: &str, place: Place, plan: LogicalPlan) -> NodeId {
         let slide = slide_of(&plan);
+        let (extent, narrow) = (self.extent(&plan), self.is_narrow(&plan));
         self.nodes.push(Node {
             name: name.to_owned(),
             place,
@@ -316,6 +323,9 @@ impl<'a> Elaborator<'a> {
             outputs: Vec::new(),
             layout: Layout::default(),
             stateful: false,
+            kept: false,
+            extent,
+            narrow,
             remembered: Vec::new(),
         });
         NodeId(self.nodes.len() - 1)
@@ -352,7 +362,7 @@ impl<'a> Elaborator<'a> {
         relations
     }
 
-    fn finish(mut self) -> Result<Streams, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<Streams, Faults> {
         if !self.faults.is_empty() {
             return Err(self.faults);
         }

@@ -1,14 +1,12 @@
 //! Each operator of the algebra behind the rows before it.
 
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_dstream::{Diagnostic, Function, Operator, Reduction};
+use tidemill_dstream::{Function, Operator, Reduction};
 
 use super::layout::{Finish, Layout, check_partitions};
-use super::{Elaborator, Site};
+use super::{Elaborator, Faults, Site};
 use crate::compile::steps::{Combine, StepBuilder};
 use crate::compile::{accumulators, sql};
-
-type Faults = Vec<Diagnostic>;
 
 impl Elaborator<'_> {
     pub(super) async fn step(

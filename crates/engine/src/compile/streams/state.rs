@@ -9,11 +9,11 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, cast, col, ident, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_dstream::{
-    Diagnostic, Function, Line, MapWithState, NamedFunction, NativeCall, Operator, StateFunction, Step, StreamDef,
-    StreamInput, UpdateStateByKey,
+    Function, Line, MapWithState, NamedFunction, NativeCall, Operator, StateFunction, Step, StreamDef, StreamInput,
+    UpdateStateByKey,
 };
 
-use super::{Elaborator, Site};
+use super::{Elaborator, Faults, Site};
 use crate::compile::diagnose::Place;
 use crate::compile::expressions::{self, Scope};
 use crate::compile::leaf::LeafTable;
@@ -24,8 +24,6 @@ use crate::registry::StateUpdate;
 use crate::state::{
     Emitted, SNAPSHOT, StateKind, StateNode, StateSpec, TIMING_OUT, Update, Value, old_name, snapshot_name,
 };
-
-type Faults = Vec<Diagnostic>;
 
 /// What the two operators have in common.
 struct Stateful<'o> {

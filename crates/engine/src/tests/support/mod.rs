@@ -368,8 +368,8 @@ fn check_plan(compiled: &CompiledJob) {
     for (i, stage) in plan.stages.iter().enumerate() {
         assert_eq!(stage.id.0 as usize, i);
         assert_eq!(stage.reads.len(), stage.partitions as usize);
+        let template = Template::decode(&compiled.templates[i], &compiled.registry).unwrap();
         for slot in &stage.slots {
-            let template = Template::decode(&compiled.templates[i], &compiled.registry).unwrap();
             assert!(template.slot_schema(slot.id).is_some());
             if let SlotKind::Shuffle { from } = slot.kind {
                 assert!(
