@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::FutureExt;
-use tidemill_client::PrintedBatch;
-use tidemill_testkit::reference::{Case, Difference, Found, INTERVAL};
+use tidemill_client::{AttachedFile, PrintedBatch};
+use tidemill_testkit::reference::{Case, Difference, Found, INTERVAL, registry};
 use tidemill_testkit::{TestCluster, values};
 
 /// A case takes a fraction of a second; one that takes longer hangs.
@@ -38,8 +38,8 @@ impl Failure {
 impl Clusters {
     pub(crate) async fn start() -> Result<Self> {
         Ok(Self {
-            one: TestCluster::start(1).await?,
-            three: TestCluster::start(3).await?,
+            one: TestCluster::of_build(1, &registry()?).await?,
+            three: TestCluster::of_build(3, &registry()?).await?,
         })
     }
 
@@ -89,7 +89,12 @@ impl Clusters {
     pub(crate) async fn run(&self, case: &Case) -> Result<Vec<Found>> {
         let cluster = self.cluster(case);
         let graph = case.model.lower("random", &case.inputs)?;
-        let printed = cluster.run(&graph, Some(case.batches)).await?;
+        let files = case.model.files()?.into_iter().map(|file| AttachedFile {
+            path: file.path,
+            content: file.content.into(),
+        });
+        let files: Vec<AttachedFile> = files.collect();
+        let printed = cluster.run_with(&graph, &files, Some(case.batches)).await?;
         printed.iter().map(found).collect()
     }
 }

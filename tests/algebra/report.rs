@@ -30,8 +30,13 @@ pub(crate) async fn report(clusters: &Clusters, case: Case, failure: Failure) ->
         .model
         .lower("random", &case.inputs)
         .expect("a case that was drawn is well typed");
+    let files = case.model.files().expect("a case that was drawn is well typed");
+    let files: String = files
+        .iter()
+        .map(|file| format!("{}:\n{}", file.path, file.content))
+        .collect();
     format!(
-        "seed {seed}: {failure}\non {} executors, for {} batches:\n{}\nrepeat: TIDEMILL_SEED={seed} TIDEMILL_GRAPHS=1 \
+        "seed {seed}: {failure}\non {} executors, for {} batches:\n{}\n{files}repeat: TIDEMILL_SEED={seed} TIDEMILL_GRAPHS=1 \
          cargo test -p tidemill --test algebra random_graphs",
         case.executors,
         case.batches,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
-use tidemill_client::{Client, JobEvent, JobState, PrintedBatch, SubmitOptions};
+use tidemill_client::{AttachedFile, Client, JobEvent, JobState, PrintedBatch, SubmitOptions};
 use tidemill_config::{Config, Loader};
 use tidemill_dstream::JobGraph;
 use tidemill_local::{LocalCluster, Registry};
@@ -89,12 +89,25 @@ impl TestCluster {
     /// # Errors
     /// The job is refused or fails.
     pub async fn run(&self, graph: &JobGraph, batches: Option<u64>) -> Result<Vec<PrintedBatch>> {
+        self.run_with(graph, &[], batches).await
+    }
+
+    /// The same with files that travel with the job.
+    ///
+    /// # Errors
+    /// The job is refused or fails.
+    pub async fn run_with(
+        &self,
+        graph: &JobGraph,
+        files: &[AttachedFile],
+        batches: Option<u64>,
+    ) -> Result<Vec<PrintedBatch>> {
         let options = SubmitOptions {
             batches,
             no_wait: true,
             overwrite: false,
         };
-        let submitted = self.client.submit(graph, &[], options).await?;
+        let submitted = self.client.submit(graph, files, options).await?;
         let mut events = self.client.follow(&submitted.job.to_string(), true).await?;
         let mut printed = Vec::new();
         loop {

@@ -179,6 +179,33 @@ fn global_aggregates_have_panes_too() {
 }
 
 #[test]
+fn aggregates_of_a_window_without_any_of_their_records_are_null() {
+    let step = reduce(&[
+        ("n", "count(*)"),
+        ("mean", "avg(n) FILTER (WHERE n > 4)"),
+        ("total", "sum(n) FILTER (WHERE n > 4)"),
+        ("high", "max(n) FILTER (WHERE n > 4)"),
+        ("large", "count(*) FILTER (WHERE n > 4)"),
+    ]);
+    let number = map(&[("n", "CAST(value AS BIGINT)")]);
+    for slide in [None, Some(2)] {
+        let steps = vec![number.clone(), window(6, slide), step.clone()];
+        let graph = job(vec![source("lines", steps)], vec![table("lines")]);
+        let due = |rows: &'static [&'static str]| (slide.is_none()).then_some(rows);
+        check(
+            &graph,
+            "lines",
+            &[
+                (&[], due(&[])),
+                (&["4"], Some(&["1|null|null|null|0"])),
+                (&["3"], due(&["2|null|null|null|0"])),
+                (&["5"], Some(&["3|5.0|5|5|1"])),
+            ],
+        );
+    }
+}
+
+#[test]
 fn panes_aggregate_each_batch_once() {
     let graph = job(
         aggregated(vec![

@@ -63,7 +63,8 @@ impl WindowMergeExec {
             return internal_err!("{} does not merge panes", merge.name());
         };
         let pays = window.panes() >= FEWEST_PANES && u64::from(slide) * 2 <= u64::from(window.batches);
-        if pays && Aggregates::try_new(aggregate.aggr_expr())?.is_some() {
+        let keyed = !aggregate.group_expr().expr().is_empty();
+        if pays && Aggregates::try_new(aggregate.aggr_expr(), keyed)?.is_some() {
             Ok(Arc::new(Self::new(merge, window)))
         } else {
             Ok(merge)
@@ -220,7 +221,7 @@ impl Slide {
         let schema = aggregate.input().schema();
         let keys = aggregate.group_expr().expr().len();
         let types: Vec<DataType> = schema.fields()[..keys].iter().map(|f| f.data_type().clone()).collect();
-        match Aggregates::try_new(aggregate.aggr_expr())? {
+        match Aggregates::try_new(aggregate.aggr_expr(), keys > 0)? {
             Some(aggregates) => WindowIndex::new(&types, aggregates, self.window.panes()),
             None => internal_err!("slot {} has aggregates that cannot be kept", self.slot),
         }

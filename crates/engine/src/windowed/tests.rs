@@ -39,7 +39,7 @@ fn functions() -> Vec<Arc<AggregateFunctionExpr>> {
 }
 
 fn index(length: u64, keyed: bool) -> WindowIndex {
-    let aggregates = Aggregates::try_new(&functions()).unwrap().unwrap();
+    let aggregates = Aggregates::try_new(&functions(), keyed).unwrap().unwrap();
     let types: &[DataType] = if keyed { &[DataType::Utf8View] } else { &[] };
     WindowIndex::new(types, aggregates, length).unwrap()
 }

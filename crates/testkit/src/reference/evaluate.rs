@@ -1,6 +1,7 @@
 //! The meaning of a job: its rows, node by node, batch by batch, with everything remembered.
 
 mod operators;
+mod sql;
 mod state;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ mod sql;
 mod typed;
 
 pub use eval::Scope;
+pub(super) use sql::quoted;
 
 use super::{Type, Value};
 

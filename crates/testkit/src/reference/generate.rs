@@ -58,6 +58,7 @@ impl Case {
         };
         case.model.partitions = random.pick(&[1, 2, 3, 7]);
         case.model.concurrent_batches = random.pick(&[1, 1, 1, 2, 3]);
+        case.model.remember = random.pick(&[None, None, None, None, Some(1), Some(3)]);
         Growth::new(case, random, menu).grow()
     }
 

@@ -1,14 +1,21 @@
 //! The model as a job graph.
 
+mod files;
+mod sql;
+
 use std::time::Duration;
 
 use tidemill_dstream as dstream;
 use tidemill_dstream::{
     AccumulatorDef, AccumulatorKind, Addition, Function, JobGraph, JobOptions, Line, MapWithState, NamedFunction,
-    Operator, OutputDef, OutputKind, QueueItem, Source, StateFunction, Step, StreamDef, StreamInput, UpdateStateByKey,
+    NativeCall, Operator, OutputDef, OutputKind, QueueItem, Source, StateFunction, Step, StreamDef, StreamInput,
+    UpdateStateByKey,
 };
 
-use super::{Expr, JoinKind, Keyed, Model, Named, Op, Query, Reduction, Row, Schema, SortKey, Unfit, Value, column};
+use super::expr::quoted;
+use super::registered::{NUMBER, TWICE};
+use super::{Expr, JoinKind, Keyed, Model, Named, Op, Query, Reduction, Row, Schema, SortKey, Unfit, Value};
+pub use files::File;
 
 /// The batch interval of every lowered job.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -71,6 +78,7 @@ impl Model {
                 let columns = node.inputs.iter().map(|input| &schemas[*input]);
                 let names = node.inputs.iter().map(|input| self.nodes[*input].name.clone());
                 let inputs = Inputs {
+                    node: node.name.clone(),
                     schemas: columns.collect(),
                     names: names.collect(),
                 };
@@ -100,10 +108,11 @@ impl Model {
             options: JobOptions {
                 partitions: Some(self.partitions),
                 concurrent_batches: self.concurrent_batches,
+                remember: self.remember.map(seconds),
                 ..JobOptions::default()
             },
             accumulators: self.accumulators().collect(),
-            tables: Vec::new(),
+            tables: self.files()?.iter().map(File::definition).collect(),
             broadcasts: Vec::new(),
             streams,
             outputs: outputs.collect(),
@@ -150,6 +159,10 @@ fn function(name: &str, sql: String) -> NamedFunction {
     }
 }
 
+fn native(name: &str) -> NativeCall {
+    NativeCall::new(name)
+}
+
 fn functions(named: &[Named]) -> Vec<NamedFunction> {
     named
         .iter()
@@ -167,6 +180,8 @@ fn seconds(batches: u64) -> Duration {
 
 /// The streams that an operator reads.
 struct Inputs<'a> {
+    /// The name of the node that reads them.
+    node: String,
     schemas: Vec<&'a Schema>,
     names: Vec<String>,
 }
@@ -226,6 +241,9 @@ impl Inputs<'_> {
                 fraction: if *all { 1.0 } else { 0.0 },
                 seed: 7,
             },
+            Op::MapPartitions => Operator::MapPartitions {
+                function: native(TWICE),
+            },
             Op::Union => Operator::Union { with: others() },
             Op::Repartition(partitions) => Operator::Repartition {
                 partitions: *partitions,
@@ -282,6 +300,9 @@ impl Inputs<'_> {
             Op::SortBy { keys, limit } => Operator::SortBy {
                 keys: keys.iter().map(sort_key).collect(),
                 limit: *limit,
+            },
+            Op::Transform(Query::Native) => Operator::Transform {
+                function: Function::Native(native(NUMBER)),
             },
             Op::Transform(query) => Operator::Transform {
                 function: Function::Expr(self.sql(query)),
@@ -342,71 +363,10 @@ impl Inputs<'_> {
             Op::Source | Op::Accumulate | Op::Glom => return Err(Unfit::new("is no step by itself")),
         })
     }
-
-    fn sql(&self, query: &Query) -> String {
-        let select = |named: &[Named]| {
-            let columns: Vec<String> = named
-                .iter()
-                .map(|named| format!("{} AS {}", named.expr.sql(), named.name))
-                .collect();
-            columns.join(", ")
-        };
-        match query {
-            Query::Select(columns) => format!("SELECT {} FROM input", select(columns)),
-            Query::Group { keys, aggregates } => {
-                let keys = keys.join(", ");
-                format!("SELECT {keys}, {} FROM input GROUP BY {keys}", select(aggregates))
-            }
-            Query::Top { keys, limit } => {
-                let keys: Vec<String> = keys.iter().map(order).collect();
-                format!("SELECT * FROM input ORDER BY {} LIMIT {limit}", keys.join(", "))
-            }
-            Query::Number { key } => {
-                let order: Vec<String> = self.schemas[0]
-                    .names()
-                    .map(|name| format!("{name} ASC NULLS LAST"))
-                    .collect();
-                let order = order.join(", ");
-                format!(
-                    "SELECT *, CAST(row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS BIGINT) AS place FROM input"
-                )
-            }
-            Query::Join {
-                key,
-                other_key,
-                left,
-                right,
-            } => {
-                let other = &self.names[1];
-                let left: String = left.iter().map(|name| format!(", l.{}", column(name).sql())).collect();
-                let right: String = right
-                    .iter()
-                    .map(|name| format!(", r.{} AS right_{name}", column(name).sql()))
-                    .collect();
-                format!("SELECT l.{key}{left}{right} FROM input l JOIN {other} r ON l.{key} = r.{other_key}")
-            }
-        }
-    }
-
-    /// The initial states as a query.
-    fn initial(&self, keyed: &Keyed) -> Result<Option<String>, Unfit> {
-        if keyed.initial.is_empty() {
-            return Ok(None);
-        }
-        let columns = keyed.with_state(self.schemas[0])?;
-        let rows = keyed.initial.iter().map(|row| {
-            let values = columns.columns().iter().zip(row).map(|(column, value)| match value {
-                Value::Null => format!("{} AS {}", Expr::Null(column.data_type.clone()).sql(), column.name),
-                value => format!("{} AS {}", Expr::Literal(value.clone()).sql(), column.name),
-            });
-            format!("SELECT {}", values.collect::<Vec<_>>().join(", "))
-        });
-        Ok(Some(rows.collect::<Vec<_>>().join(" UNION ALL ")))
-    }
 }
 
 fn columns(names: &[String]) -> Vec<NamedFunction> {
-    names.iter().map(|name| function(name, name.clone())).collect()
+    names.iter().map(|name| function(name, quoted(name))).collect()
 }
 
 fn state(keyed: &Keyed) -> StateFunction {
@@ -429,21 +389,10 @@ fn reduced(reduction: &Reduction) -> dstream::Reduction {
 
 fn sort_key(key: &SortKey) -> dstream::SortKey {
     dstream::SortKey {
-        function: Function::expr(&key.column),
+        function: Function::expr(quoted(&key.column)),
         descending: key.descending,
         nulls_first: key.nulls_first,
     }
-}
-
-/// A sort key as SQL, whose nulls are where those of `sort_by` are.
-fn order(key: &SortKey) -> String {
-    let direction = if key.descending { "DESC" } else { "ASC" };
-    let nulls = match key.nulls_first {
-        Some(true) => " NULLS FIRST",
-        Some(false) => " NULLS LAST",
-        None => "",
-    };
-    format!("{} {direction}{nulls}", key.column)
 }
 
 fn windowed(length: Duration, slide: Option<Duration>, op: &Op, predicate: Option<&Expr>) -> Result<Operator, Unfit> {

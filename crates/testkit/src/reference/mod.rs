@@ -21,6 +21,7 @@ mod expr;
 mod generate;
 mod lower;
 mod model;
+mod registered;
 mod schema;
 mod shrink;
 #[cfg(test)]
@@ -32,8 +33,9 @@ pub use compare::{Difference, Found};
 pub use evaluate::{Evaluation, Mistake};
 pub use expr::{Aggregate, AggregateFunction, Binary, Call, Expr, Scope, aggregate, call, column, literal};
 pub use generate::{Case, Menu};
-pub use lower::INTERVAL;
+pub use lower::{File, INTERVAL};
 pub use model::{JoinKind, Keyed, Model, Named, Node, Op, Query, Reduction, SortKey, StateColumn};
+pub use registered::registry;
 pub use schema::{Column, Schema, Type};
 pub use unfit::Unfit;
 pub use value::{Row, Value};

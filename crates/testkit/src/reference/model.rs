@@ -18,6 +18,8 @@ pub struct Model {
     pub outputs: Vec<usize>,
     pub partitions: u32,
     pub concurrent_batches: u32,
+    /// How many batches all streams remember, beyond what their windows need.
+    pub remember: Option<u64>,
 }
 
 /// An operator in its place.
@@ -94,14 +96,40 @@ pub enum Query {
     Top { keys: Vec<SortKey>, limit: u64 },
     /// All columns, and the place of the record among those with its key, in the order of all columns, as `place`.
     Number { key: String },
-    /// `SELECT l.key, l.left.., r.right AS right_.. FROM l JOIN r ON l.key = r.other_key`, where no null equals a null.
-    /// The only query of two streams.
+    /// The records whose whole number is larger than the least of the batch, by a subquery.
+    Above { column: String },
+    /// `SELECT l.key, l.left.., r.right AS right_.. FROM l JOIN r ON l.key = r.other_key`, where no null equals a null;
+    /// `LEFT JOIN` if it is outer.
     Join {
         key: String,
         other_key: String,
         left: Vec<String>,
         right: Vec<String>,
+        outer: bool,
     },
+    /// The records for which there is one of the other stream with the key.
+    Exists { key: String, other_key: String },
+    /// `SELECT * .. WHERE key NOT IN (SELECT other_key ..)`, with what SQL makes of nulls.
+    NotIn { key: String, other_key: String },
+    /// A join with a table from a file, of whole numbers `id` and their names `label`.
+    Lookup {
+        key: String,
+        left: Vec<String>,
+        table: Vec<super::Row>,
+        outer: bool,
+    },
+    /// A registered function that gives the number of a batch's records.
+    Native,
+}
+
+impl Query {
+    /// How many streams it reads.
+    pub(super) fn streams(&self) -> usize {
+        match self {
+            Self::Join { .. } | Self::Exists { .. } | Self::NotIn { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// A state column: how it comes from the one before.
@@ -120,6 +148,8 @@ pub struct Keyed {
     pub state: Vec<StateColumn>,
     /// Keys and states before the first batch.
     pub initial: Vec<super::Row>,
+    /// Whether they come from a file.
+    pub is_file: bool,
     pub partitions: Option<u32>,
 }
 
@@ -145,6 +175,8 @@ pub enum Op {
     },
     /// Counts the records in an accumulator with the name of the node.
     Accumulate,
+    /// A registered function that gives every record of a partition twice.
+    MapPartitions,
     /// `glom`, and the lists spread again: how many there are, is a matter of partitions.
     Glom,
     Union,

@@ -114,6 +114,7 @@ impl Case {
             self.with(|case| case.model.partitions = 1),
             self.with(|case| case.model.partitions = case.model.partitions.min(2)),
             self.with(|case| case.model.concurrent_batches = 1),
+            self.with(|case| case.model.remember = None),
             self.with(|case| case.model.nodes.iter_mut().for_each(|node| node.own_stream = false)),
         ]
     }

@@ -156,12 +156,108 @@ fn streams_of_different_slides_meet_when_both_are_due() {
         other_key: "k".to_owned(),
         left: vec![],
         right: vec![],
+        outer: false,
     };
     model.add("both", Op::Transform(join), &[twos, threes]);
     assert_eq!(model.slides(), [1, 2, 3, 6]);
     let rows = evaluated(&model, &[SIX]);
     assert_eq!(rows[5], ["5", "6"]);
     assert!(rows[..5].iter().all(|rows| rows == &["-"]));
+}
+
+/// What a query of two sources gives in each batch.
+fn queried(query: Query, ours: &[&str], theirs: &[&str]) -> Vec<Vec<String>> {
+    let mut model = Model::new();
+    let sources = [model.add("ours", Op::Source, &[]), model.add("theirs", Op::Source, &[])];
+    let keys = sources.map(|source| model.add(format!("keys{source}"), keys(), &[source]));
+    model.add("both", Op::Transform(query), &keys);
+    evaluated(&model, &[ours, theirs])
+}
+
+#[test]
+fn in_sql_a_null_meets_nothing_and_may_be_anything() {
+    let named = || ("k".to_owned(), "k".to_owned());
+    let (key, other_key) = named();
+    let not_in = Query::NotIn { key, other_key };
+    // A key that is null, all are others, one is there, none are, one of theirs is null.
+    let ours = ["1 2 ,", "1 2", "1 2", "1 2 ,", "1 2"];
+    let theirs = ["3", "3", "1", "", "1 ,"];
+    assert_eq!(
+        queried(not_in, &ours, &theirs),
+        [
+            vec!["1", "2"],
+            vec!["1", "2"],
+            vec!["2"],
+            vec!["null", "1", "2"],
+            vec![]
+        ]
+    );
+    let (key, other_key) = named();
+    let exists = Query::Exists { key, other_key };
+    assert_eq!(
+        queried(exists, &["1 1 2 ,", "1"], &["1 1 ,", ""]),
+        [vec!["1", "1"], vec![]]
+    );
+    let join = |outer| {
+        let (key, other_key) = named();
+        let query = Query::Join {
+            key,
+            other_key,
+            left: vec![],
+            right: vec!["k".to_owned()],
+            outer,
+        };
+        queried(query, &["1 2 ,"], &["1 1 ,"])
+    };
+    assert_eq!(join(false), [["1|1", "1|1"]]);
+    assert_eq!(join(true), [["null|null", "1|1", "1|1", "2|null"]]);
+}
+
+#[test]
+fn a_subquery_is_over_the_batch_and_a_table_over_all_of_them() {
+    let above = Op::Transform(Query::Above { column: "v".to_owned() });
+    let rows = evaluated(&chain([above]), &[&["1,5 2,3 3,3 4", "1,3", ""]]);
+    assert_eq!(rows, [vec!["1|5|null"], vec![], vec![]]);
+    let lookup = |outer| {
+        let name = |id: i64, label: &str| vec![Value::Int(id), Value::text(label)];
+        let query = Query::Lookup {
+            key: "k".to_owned(),
+            left: vec![],
+            table: vec![name(1, "one"), name(1, "first"), name(2, "two")],
+            outer,
+        };
+        evaluated(&chain([Op::Transform(query)]), &[&["1 3 ,", "2"]])
+    };
+    assert_eq!(lookup(false), [vec!["1|\"first\"", "1|\"one\""], vec!["2|\"two\""]]);
+    let outer = vec!["null|null", "1|\"first\"", "1|\"one\"", "3|null"];
+    assert_eq!(lookup(true), [outer, vec!["2|\"two\""]]);
+}
+
+#[test]
+fn registered_functions_repeat_and_number_records() {
+    let rows = evaluated(&chain([keys(), Op::MapPartitions]), &[&["1 2", ""]]);
+    assert_eq!(rows, [vec!["1", "1", "2", "2"], vec![]]);
+    let rows = evaluated(&chain([Op::Transform(Query::Native)]), &[&["1 2", ""]]);
+    assert_eq!(rows, [["2"], ["0"]]);
+}
+
+#[test]
+fn rows_of_a_file_are_those_of_the_model() {
+    let mut keyed = decaying(vec![
+        vec![Value::Int(9), Value::Int(2)],
+        vec![Value::Null, Value::Int(1)],
+    ]);
+    keyed.is_file = true;
+    let model = chain([Op::UpdateStateByKey(keyed)]);
+    let files = model.files().unwrap();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    assert_eq!(
+        (file.table.as_str(), file.path.as_str()),
+        ("rows_of_s0", "rows_of_s0.json")
+    );
+    assert_eq!(file.content, "{\"k\": 9, \"total\": 2}\n{\"total\": 1}\n");
+    let graph = model.lower("file", &[]).unwrap();
+    assert_eq!((graph.tables.len(), graph.tables[0].name.as_str()), (1, "rows_of_s0"));
 }
 
 #[test]
@@ -333,6 +429,7 @@ fn decaying(initial: Vec<Row>) -> Keyed {
             expr: call(Call::NullIf, [left.binary(Binary::Subtract, lost), literal(0)]),
         }],
         initial,
+        is_file: false,
         partitions: None,
     }
 }
@@ -358,6 +455,7 @@ fn session(timeout: u64) -> Op {
                 ),
             }],
             initial: vec![],
+            is_file: false,
             partitions: None,
         },
         emit: ["k", "n", "total", "old_total", "timing_out"].map(Named::column).into(),

@@ -407,10 +407,12 @@ impl<'a> Elaborator<'a> {
 
     /// Has the streams remembered that some output depends on.
     fn remember(&mut self) {
+        let streams = self.graph.streams.iter();
+        let streams: HashMap<&str, &StreamDef> = streams.map(|stream| (stream.name.as_str(), stream)).collect();
         let mut needed: HashSet<String> = HashSet::new();
         let mut open: Vec<String> = self.read_by_outputs().collect();
         while let Some(name) = open.pop() {
-            if let Some(stream) = self.graph.stream(&name)
+            if let Some(stream) = streams.get(name.as_str())
                 && needed.insert(name)
             {
                 open.extend(self.reads(stream));

@@ -49,6 +49,7 @@ impl Batch<'_> {
             Op::FlatMapValues { keys, columns } => self.spread(keys, columns),
             Op::Sample { all } => Ok(if *all { rows.to_vec() } else { Vec::new() }),
             Op::Accumulate | Op::Glom | Op::Repartition(_) | Op::PartitionBy { .. } => Ok(rows.to_vec()),
+            Op::MapPartitions => Ok(rows.iter().flat_map(|row| [row.clone(), row.clone()]).collect()),
             Op::Union => self.union(),
             Op::Count if rows.is_empty() && self.made(Mistake::NoCountOfNothing) => Ok(Vec::new()),
             Op::Count => Ok(vec![vec![Value::Int(rows.len() as i64)]]),
@@ -111,7 +112,7 @@ impl Batch<'_> {
             Op::SortBy { keys, limit } => Ok(top(records, keys, *limit)),
             Op::Transform(Query::Top { keys, limit }) => Ok(top(records, keys, Some(*limit))),
             Op::Transform(Query::Number { key }) => Ok(numbered(records, key)),
-            Op::Transform(query @ Query::Join { .. }) | Op::TransformWith(query) => self.sql_join(query),
+            Op::Transform(query) | Op::TransformWith(query) => self.sql(query),
             Op::Join { kind, on, .. } => self.join(*kind, on),
             Op::Cogroup { keys, .. } => self.cogroup(keys),
             other => Err(Unfit::new(format!("{other:?} is not for one batch"))),
@@ -302,32 +303,6 @@ impl Batch<'_> {
             rows.extend(
                 alone.map(|(key, theirs)| [key.clone(), nulls(left.schema, &left_keys), theirs.clone()].concat()),
             );
-        }
-        Ok(rows)
-    }
-
-    fn sql_join(&self, query: &Query) -> Result<Vec<Row>, Unfit> {
-        let Query::Join {
-            key,
-            other_key,
-            left: left_columns,
-            right: right_columns,
-        } = query
-        else {
-            return Err(Unfit::new(format!("{query:?} is of one stream")));
-        };
-        let (left, right) = (self.inputs[0], self.inputs[1]);
-        let mut rows = Vec::new();
-        for ours in left.rows {
-            for theirs in right.rows {
-                let our_key = picked(left.schema, [key], ours)?;
-                if our_key[0].is_null() || our_key != picked(right.schema, [other_key], theirs)? {
-                    continue;
-                }
-                let ours = picked(left.schema, left_columns, ours)?;
-                let theirs = picked(right.schema, right_columns, theirs)?;
-                rows.push([our_key, ours, theirs].concat());
-            }
         }
         Ok(rows)
     }

@@ -3,6 +3,14 @@
 use super::{Aggregate, AggregateFunction, Binary, Call, Expr};
 use crate::reference::{Type, Value};
 
+/// A column's name in SQL, which reserves some.
+pub(in crate::reference) fn quoted(name: &str) -> String {
+    match name {
+        "values" | "user" => format!("\"{name}\""),
+        _ => name.to_owned(),
+    }
+}
+
 impl Type {
     /// The type's name in a cast.
     pub(super) fn sql(&self) -> String {
@@ -15,7 +23,7 @@ impl Type {
             Self::Struct(columns) => {
                 let fields: Vec<String> = columns
                     .iter()
-                    .map(|column| format!("{} {}", column.name, column.data_type.sql()))
+                    .map(|column| format!("{} {}", quoted(&column.name), column.data_type.sql()))
                     .collect();
                 format!("STRUCT({})", fields.join(", "))
             }
@@ -44,9 +52,7 @@ impl Expr {
     #[must_use]
     pub fn sql(&self) -> String {
         match self {
-            // The one name of the algebra that SQL reserves.
-            Self::Column(name) if name == "values" => "\"values\"".to_owned(),
-            Self::Column(name) => name.clone(),
+            Self::Column(name) => quoted(name),
             Self::Literal(Value::Text(text)) => format!("'{}'", text.replace('\'', "''")),
             Self::Literal(Value::Int(int)) if *int < 0 => format!("({int})"),
             Self::Literal(value) => value.to_string(),

@@ -11,8 +11,8 @@ pub(super) struct Expressions<'a> {
     pub(super) schema: &'a Schema,
 }
 
-/// Names of columns, of which `k` is mostly a key.
-const NAMES: [&str; 7] = ["k", "v", "t", "a", "b", "c", "d"];
+/// Names of columns, of which `k` is mostly a key. SQL reserves one.
+const NAMES: [&str; 9] = ["k", "v", "t", "a", "b", "c", "d", "k2", "user"];
 const AGGREGATE_NAMES: [&str; 6] = ["n", "total", "high", "low", "mean", "kinds"];
 /// How deep expressions nest.
 const DEPTH: u64 = 2;

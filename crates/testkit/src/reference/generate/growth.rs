@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::{Case, Menu};
-use crate::reference::{Model, Op, Schema};
+use crate::reference::{Model, Named, Op, Schema, column};
 
 /// Operators between a source and an output, at most.
 const DEPTH: u64 = 8;
@@ -25,14 +25,29 @@ impl<'a> Growth<'a> {
             case.model.add(format!("in{source}"), Op::Source, &[]);
         }
         let sources = case.inputs.len();
-        Self {
+        let mut growth = Self {
             case,
             random,
             menu,
             schemas: vec![Model::source_columns(); sources],
             slides: vec![1; sources],
             depths: vec![0; sources],
+        };
+        for source in 0..sources {
+            if growth.random.one_in(3) {
+                growth.rename(source);
+            }
         }
+        growth
+    }
+
+    /// A stream's columns under other names, so that keys that meet are not called alike.
+    fn rename(&mut self, parent: usize) {
+        let key = self.random.pick(&["k2", "user"]);
+        let value = self.random.pick(&["v", "n"]);
+        let columns = [(key, "k"), (value, "v"), ("t", "t")];
+        let columns = columns.map(|(name, of)| Named::new(name, column(of)));
+        self.add(Op::Map(columns.into()), &[parent]);
     }
 
     pub(super) fn grow(mut self) -> Case {

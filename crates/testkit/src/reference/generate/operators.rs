@@ -17,39 +17,44 @@ impl Growth<'_> {
         if self.random.one_in(6) {
             return self.state(parent);
         }
-        let op = match self.random.below(34) {
+        let op = match self.random.below(40) {
             0 | 1 => Op::Map(self.expressions(parent).columns(1, 4)),
             2 => self.flat_map(parent),
             3 | 4 => Op::Filter(self.expressions(parent).predicate()),
-            5 => self.map_values(parent)?,
-            6 => return self.simple(parent),
-            7 | 8 => return self.union(parent),
-            9 => Op::Count,
-            10 => Op::CountByValue {
+            5 | 6 => self.map_values(parent)?,
+            7..=9 => return self.simple(parent),
+            10 | 11 => return self.union(parent),
+            12 => Op::Count,
+            13 => Op::CountByValue {
                 partitions: self.partitions(),
             },
-            11 => Op::Distinct {
+            14 => Op::Distinct {
                 partitions: self.partitions(),
             },
-            12 => Op::Reduce(self.reduction(parent, &[], false)?),
-            13..=15 => self.reduce_by_key(parent, false)?,
-            16 => self.aggregate(parent)?,
-            17 => self.group_by_key(parent)?,
-            18 => self.combine_by_key(parent)?,
-            19 => Op::SortBy {
+            15 => Op::Reduce(self.reduction(parent, &[], false)?),
+            16..=18 => self.reduce_by_key(parent, false)?,
+            19 => self.aggregate(parent)?,
+            20 => self.group_by_key(parent)?,
+            21 => self.combine_by_key(parent)?,
+            22 => Op::SortBy {
                 keys: self.sort_keys(parent),
                 limit: (!self.random.one_in(4)).then(|| self.random.between(1, 5)),
             },
-            20 | 21 => return self.transform(parent),
-            22..=25 => return self.join(parent),
-            26 | 27 => return self.cogroup(parent),
-            28..=30 => {
+            23..=26 => return self.transform(parent),
+            27..=30 => return self.join(parent),
+            31..=33 => return self.cogroup(parent),
+            34..=36 => {
                 let (length, slide) = self.window(parent)?;
                 Op::Window { length, slide }
             }
             _ => self.windowed(parent)?,
         };
-        self.add(op, &[parent])
+        let place = self.add(op.clone(), &[parent])?;
+        // What is done twice is not done once.
+        if op.window().is_none() && self.random.one_in(8) {
+            return self.add(op, &[place]).or(Some(place));
+        }
+        Some(place)
     }
 
     pub(super) fn expressions(&mut self, over: usize) -> Expressions<'_> {
@@ -146,17 +151,18 @@ impl Growth<'_> {
         })
     }
 
-    /// Operators that change no record.
+    /// Operators that change no record, and one that has each of them twice.
     fn simple(&mut self, parent: usize) -> Option<usize> {
-        let op = match self.random.below(8) {
-            6 | 7 => Op::Accumulate,
+        let op = match self.random.below(14) {
+            12 | 13 => Op::Accumulate,
             0 => Op::Sample { all: true },
             1 => Op::Sample { all: false },
             2 | 3 => Op::Repartition(self.random.pick(&[1, 2, 3, 7])),
-            4 => Op::PartitionBy {
+            4..=6 => Op::PartitionBy {
                 keys: self.some_keys(parent)?,
                 partitions: self.partitions(),
             },
+            7 | 8 => Op::MapPartitions,
             _ => Op::Glom,
         };
         self.add(op, &[parent])

@@ -18,7 +18,16 @@ impl Growth<'_> {
             return self.add(Op::UpdateStateByKey(keyed), &[parent]);
         }
         let with_emit = self.random.one_in(2);
-        let emitted = ["seen", "sum_now", "state_n", "state_high", "old_state_n", "timing_out"];
+        let emitted = [
+            "seen",
+            "sum_now",
+            "state_n",
+            "state_high",
+            "state_text",
+            "old_state_n",
+            "old_state_text",
+            "timing_out",
+        ];
         let emit: Vec<Named> = match with_emit {
             true => keyed
                 .keys
@@ -38,38 +47,47 @@ impl Growth<'_> {
         Some(map)
     }
 
-    /// A count that is removed when it has become too large, or when there is nothing new; and a high-water mark.
+    /// A count, a high-water mark of numbers and one of texts, which may be removed when the count has become too large,
+    /// or when there is nothing new.
     fn keyed(&mut self, parent: usize, keys: Vec<String>) -> Option<Keyed> {
         let number = self.expressions(parent).of_type(&Type::Int);
+        let text = self.expressions(parent).of_type(&Type::Text);
         let values = vec![
             Named::new("seen", aggregate(CountAll)),
             Named::new("sum_now", aggregate(Sum(number.clone()))),
             Named::new("high_now", aggregate(Max(number))),
+            Named::new("text_now", aggregate(Max(text))),
         ];
         let total = column("state_n")
             .or_else(literal(0))
             .binary(Binary::Add, column("seen"));
         let none = || Expr::Null(Type::Int);
-        let (count, high) = match self.random.below(3) {
-            0 => (total, call(Call::Greatest, [column("state_high"), column("high_now")])),
+        let last_text = call(Call::Greatest, [column("state_text"), column("text_now")]);
+        let (count, high, text) = match self.random.below(3) {
+            0 => (
+                total,
+                call(Call::Greatest, [column("state_high"), column("high_now")]),
+                last_text,
+            ),
             1 => {
                 let idle = column("seen").binary(Binary::Equal, literal(0));
-                (idle.choose(none(), total), none())
+                (idle.choose(none(), total), none(), Expr::Null(Type::Text))
             }
             _ => {
                 let small = total.clone().binary(Binary::Less, literal(4));
                 let high = column("state_high")
                     .or_else(literal(0))
                     .binary(Binary::Add, column("sum_now").or_else(literal(0)));
-                (small.clone().choose(total, none()), small.choose(high, none()))
+                let text = small.clone().choose(last_text, Expr::Null(Type::Text));
+                (small.clone().choose(total, none()), small.choose(high, none()), text)
             }
         };
-        let state = |name: &str, expr| StateColumn {
+        let state = |name: &str, data_type, expr| StateColumn {
             name: name.to_owned(),
-            data_type: Type::Int,
+            data_type,
             expr,
         };
-        let initial = if self.random.one_in(4) {
+        let initial = if self.random.one_in(3) {
             self.initial(parent, &keys)?
         } else {
             Vec::new()
@@ -77,8 +95,13 @@ impl Growth<'_> {
         Some(Keyed {
             keys,
             values,
-            state: vec![state("state_n", count), state("state_high", high)],
+            state: vec![
+                state("state_n", Type::Int, count),
+                state("state_high", Type::Int, high),
+                state("state_text", Type::Text, text),
+            ],
             initial,
+            is_file: self.random.one_in(2),
             partitions: self.partitions(),
         })
     }
@@ -95,7 +118,8 @@ impl Growth<'_> {
                 Type::Bool => Value::Bool(i == 0),
                 _ => Value::text(["a", "b", "c"][i as usize % 3]),
             });
-            let row: Row = key.chain([Value::Int(1), Value::Null]).collect();
+            let text = if i == 1 { Value::text("b") } else { Value::Null };
+            let row: Row = key.chain([Value::Int(1), Value::Null, text]).collect();
             if !rows.iter().any(|other| other[..keys.len()] == row[..keys.len()]) {
                 rows.push(row);
             }

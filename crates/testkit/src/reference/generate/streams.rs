@@ -1,7 +1,7 @@
 //! Random operators over several streams.
 
 use super::growth::Growth;
-use crate::reference::{Expr, JoinKind, Named, Op, Query, Schema, column};
+use crate::reference::{Expr, JoinKind, Named, Op, Query, Schema, Type, Value, column};
 
 impl Growth<'_> {
     /// Another stream with rows as often as this one, or this one again.
@@ -66,7 +66,7 @@ impl Growth<'_> {
         let other = self.partner(parent)?;
         let mut pairs = self.pairs(parent, other);
         let same: Vec<(String, String)> = pairs.iter().filter(|(left, right)| left == right).cloned().collect();
-        if !same.is_empty() && !self.random.one_in(4) {
+        if !same.is_empty() && self.random.one_in(2) {
             pairs = same;
         }
         let mut on = vec![self.random.pick_some(&pairs)?];
@@ -111,7 +111,7 @@ impl Growth<'_> {
 
     pub(super) fn transform(&mut self, parent: usize) -> Option<usize> {
         let keys = self.some_keys(parent)?;
-        let query = match self.random.below(6) {
+        let query = match self.random.below(10) {
             0 => Query::Select(self.expressions(parent).columns(1, 4)),
             1 => Query::Group {
                 aggregates: self.expressions(parent).aggregates(&keys, 1, 3),
@@ -122,6 +122,11 @@ impl Growth<'_> {
                 limit: self.random.between(1, 5),
             },
             3 => Query::Number { key: keys[0].clone() },
+            4 => Query::Above {
+                column: self.whole_number(parent)?,
+            },
+            5 => self.lookup(parent)?,
+            6 => Query::Native,
             _ => {
                 let alike = self.random.one_in(2);
                 let all = self.model().nodes.len() as u64;
@@ -135,11 +140,16 @@ impl Growth<'_> {
                 let (mut left, right) = (names(parent), names(other));
                 left.retain(|name| *name != key);
                 let (left, right) = (self.random.several(&left, 0, 2), self.random.several(&right, 0, 2));
-                let query = Query::Join {
-                    key,
-                    other_key,
-                    left,
-                    right,
+                let query = match self.random.below(4) {
+                    0 => Query::Exists { key, other_key },
+                    1 => Query::NotIn { key, other_key },
+                    _ => Query::Join {
+                        key,
+                        other_key,
+                        left,
+                        right,
+                        outer: self.random.one_in(3),
+                    },
                 };
                 let op = if alike {
                     Op::TransformWith(query)
@@ -150,5 +160,27 @@ impl Growth<'_> {
             }
         };
         self.add(Op::Transform(query), &[parent])
+    }
+
+    /// A column of whole numbers.
+    fn whole_number(&mut self, parent: usize) -> Option<String> {
+        let ints = self.plain(parent).into_iter();
+        let ints = ints.filter(|column| column.data_type == Type::Int);
+        let names: Vec<String> = ints.map(|column| column.name).collect();
+        self.random.pick_some(&names)
+    }
+
+    /// A join with a table in which some keys have no name, and some several.
+    fn lookup(&mut self, parent: usize) -> Option<Query> {
+        let key = self.whole_number(parent)?;
+        let names: Vec<String> = self.schemas[parent].names().map(str::to_owned).collect();
+        let left: Vec<String> = names.into_iter().filter(|name| *name != key).collect();
+        let row = |i: u64| vec![Value::Int(i as i64 % 4), Value::text(format!("name {i}"))];
+        Some(Query::Lookup {
+            key,
+            left: self.random.several(&left, 0, 2),
+            table: (0..self.random.between(1, 6)).map(row).collect(),
+            outer: self.random.one_in(2),
+        })
     }
 }

@@ -43,10 +43,8 @@ impl Op {
             Self::Source => streams == 0,
             Self::Union | Self::Cogroup { .. } => streams >= 2,
             Self::Join { .. } => streams == 2,
-            Self::Transform(query) | Self::TransformWith(query) => match query {
-                Query::Join { .. } => streams == 2,
-                _ => streams == 1 && matches!(self, Self::Transform(_)),
-            },
+            Self::Transform(query) => streams == query.streams(),
+            Self::TransformWith(query) => streams == 2 && query.streams() == 2,
             _ => streams == 1,
         }
     }
@@ -57,9 +55,12 @@ impl Op {
             return Ok(Model::source_columns());
         };
         match self {
-            Self::Source | Self::Sample { .. } | Self::Accumulate | Self::Repartition(_) | Self::Window { .. } => {
-                Ok((*schema).clone())
-            }
+            Self::Source
+            | Self::Sample { .. }
+            | Self::Accumulate
+            | Self::MapPartitions
+            | Self::Repartition(_)
+            | Self::Window { .. } => Ok((*schema).clone()),
             Self::Map(columns) => typed(columns, schema),
             Self::FlatMap(columns) => spread(typed(columns, schema)?),
             Self::MapValues { keys, columns } => schema.select(keys)?.and(&typed(columns, schema)?),
@@ -171,10 +172,12 @@ impl Op {
             }
             Self::MapWithState { keyed, emit, .. } => {
                 keyed.check(schema)?;
+                // What is emitted by itself may not be called as what could be, either.
+                let scope = keyed.emit_scope(schema)?;
                 if emit.is_empty() {
                     keyed.with_state(schema)
                 } else {
-                    typed(emit, &keyed.emit_scope(schema)?)
+                    typed(emit, &scope)
                 }
             }
             Self::Cogroup { .. } | Self::StateSnapshots => Err(Unfit::new("needs the names of streams")),
@@ -240,22 +243,53 @@ impl Query {
                 schema.column(key)?;
                 plain(schema)?.and(&Schema::of([Column::new("place", Type::Int, false)]))
             }
+            Self::Above { column } => {
+                int(schema, column)?;
+                Ok(schema.clone())
+            }
             Self::Join {
                 key,
                 other_key,
                 left,
                 right,
+                outer,
             } => {
-                let others = inputs.get(1).ok_or_else(|| Unfit::new("joins two streams"))?.schema;
-                let (ours, theirs) = (schema.column(key)?, others.column(other_key)?);
-                if ours.data_type != theirs.data_type || !ours.data_type.is_plain() {
-                    return Err(Unfit::new(format!("{key} and {other_key} are joined")));
-                }
-                let key = Schema::new(vec![ours.clone()])?;
-                key.and(&schema.select(left)?)?
-                    .and(&prefixed("right_", &others.select(right)?))
+                let others = met(inputs, key, other_key)?;
+                let others = prefixed("right_", &others.select(right)?);
+                let others = if *outer { others.nullable() } else { others };
+                schema.select([key])?.and(&schema.select(left)?)?.and(&others)
             }
+            Self::Exists { key, other_key } | Self::NotIn { key, other_key } => {
+                met(inputs, key, other_key)?;
+                Ok(schema.clone())
+            }
+            Self::Lookup { key, left, outer, .. } => {
+                int(schema, key)?;
+                let label = Schema::of([Column::new("label", Type::Text, *outer)]);
+                schema.select([key])?.and(&schema.select(left)?)?.and(&label)
+            }
+            Self::Native => Ok(Schema::of([Column::new("records", Type::Int, false)])),
         }
+    }
+}
+
+/// The columns of the other stream, whose key is of the type of ours.
+fn met<'a>(inputs: &[Input<'a>], key: &str, other_key: &str) -> Result<&'a Schema, Unfit> {
+    let [ours, theirs] = inputs else {
+        return Err(Unfit::new("joins two streams"));
+    };
+    let (key, other_key) = (ours.schema.column(key)?, theirs.schema.column(other_key)?);
+    if key.data_type == other_key.data_type && key.data_type.is_plain() {
+        Ok(theirs.schema)
+    } else {
+        Err(Unfit::new(format!("{} and {} are joined", key.name, other_key.name)))
+    }
+}
+
+fn int(schema: &Schema, column: &str) -> Result<(), Unfit> {
+    match &schema.column(column)?.data_type {
+        Type::Int => Ok(()),
+        other => Err(Unfit::new(format!("{column} is {other:?}"))),
     }
 }
 

@@ -106,6 +106,16 @@ fn without_settings(op: &Op) -> Vec<Op> {
             *partitions = None;
         }
     })];
+    simpler.push(with(&|op| {
+        if let Op::UpdateStateByKey(keyed) | Op::MapWithState { keyed, .. } = op {
+            keyed.initial.clear();
+        }
+    }));
+    simpler.push(with(&|op| {
+        if let Op::UpdateStateByKey(keyed) | Op::MapWithState { keyed, .. } = op {
+            keyed.is_file = false;
+        }
+    }));
     match op {
         Op::Windowed {
             length,
@@ -130,6 +140,15 @@ fn without_settings(op: &Op) -> Vec<Op> {
                 *timeout = None;
             }
         })),
+        Op::Transform(Query::Join { .. } | Query::Lookup { .. }) | Op::TransformWith(Query::Join { .. }) => {
+            simpler.push(with(&|op| {
+                if let Op::Transform(Query::Join { outer, .. } | Query::Lookup { outer, .. })
+                | Op::TransformWith(Query::Join { outer, .. }) = op
+                {
+                    *outer = false;
+                }
+            }));
+        }
         Op::Join { .. } => simpler.push(with(&|op| {
             if let Op::Join { on, .. } = op {
                 on.truncate(1);
