@@ -104,12 +104,11 @@ impl Aggregates {
 
     /// The places of each function's state columns.
     fn columns(&self) -> impl Iterator<Item = Range<usize>> {
-        let begins = self.widths.iter().scan(0, |next, width| {
+        self.widths.iter().scan(0, |next, width| {
             let begin = *next;
             *next += width;
             Some(begin..*next)
-        });
-        begins
+        })
     }
 }
 

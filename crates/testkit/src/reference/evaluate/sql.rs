@@ -101,7 +101,7 @@ impl Side {
             rows.extend(
                 found
                     .into_iter()
-                    .map(|theirs| [&[key.clone()], &ours[..], &theirs[..]].concat()),
+                    .map(|theirs| [std::slice::from_ref(key), &ours[..], &theirs[..]].concat()),
             );
         }
         rows
