@@ -36,6 +36,7 @@ mod glom;
 mod ipc;
 mod keyed;
 mod memory;
+mod null_keys;
 mod order;
 mod panes;
 mod partitioner;

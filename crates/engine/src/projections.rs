@@ -14,14 +14,18 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-/// DataFusion's rules for logical plans, with [`Distinguished`] in place of the rule that leaves projections out.
+use crate::null_keys::OwnKeys;
+
+/// DataFusion's rules for logical plans, with [`Distinguished`] in place of the rule that leaves projections out and
+/// [`OwnKeys`] in place of the one that makes keys of equalities.
 pub(crate) fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let rules = Optimizer::new().rules.into_iter();
-    let distinguished = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
+    let mended = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         "optimize_projections" => Arc::new(Distinguished(rule)) as _,
+        "extract_equijoin_predicate" => Arc::new(OwnKeys(rule)) as _,
         _ => rule,
     };
-    rules.map(distinguished).collect()
+    rules.map(mended).collect()
 }
 
 /// A rule that sees no two projections of the same expressions.

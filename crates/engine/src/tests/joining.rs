@@ -205,3 +205,33 @@ fn cogroup_lists_the_values_of_each_stream() {
         assert!(mini.batch(&[])["out"].is_empty());
     }
 }
+
+#[test]
+fn a_filter_behind_a_join_is_not_a_key_of_it_for_which_nulls_are_equal() {
+    for kind in [JoinKind::Inner, JoinKind::LeftOuter, JoinKind::FullOuter] {
+        let join = Operator::Join {
+            kind,
+            with: "more".to_owned(),
+            on: vec![JoinKey::same("k")],
+            partitions: None,
+        };
+        let pairs = map(&[
+            ("k", "nullif(split_part(value, ' ', 1), '-')"),
+            ("v", "nullif(split_part(value, ' ', 2), '-')"),
+        ]);
+        let graph = job(
+            vec![
+                source("lines", vec![pairs.clone()]),
+                source("more", vec![pairs]),
+                from("out", "lines", vec![join, filter("more_v = v")]),
+            ],
+            vec![table("out")],
+        );
+        for partitions in PARTITIONS {
+            let mut mini = Mini::new(&graph, &[], partitions);
+            let lines: &[&str] = &["- -", "- 1", "a -", "a 1"];
+            let rows = mini.batch(&[("lines", lines), ("more", lines)]).remove("out").unwrap();
+            assert_eq!(sorted(rows), ["a|1|1", "null|1|1"], "{kind:?}");
+        }
+    }
+}
