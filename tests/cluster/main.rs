@@ -2,6 +2,7 @@
 
 mod command_line;
 mod kills;
+mod memory;
 mod usage;
 
 use std::path::Path;

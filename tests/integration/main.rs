@@ -19,6 +19,7 @@ mod outputs;
 mod pressure;
 mod sockets;
 mod state;
+mod storage;
 mod support;
 mod windows;
 mod words;

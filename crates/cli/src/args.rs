@@ -233,6 +233,15 @@ pub(crate) enum Command {
         #[arg(long, value_enum, value_name = "FORMAT", requires = "file")]
         format: Option<FileFormat>,
     },
+    /// Keeps a stream's batches no longer than its windows need them
+    Unpersist {
+        /// The job's number or name
+        job: String,
+        /// The stream
+        stream: String,
+        #[command(flatten)]
+        driver: DriverAddress,
+    },
     /// Queries output tables
     Sql {
         query: String,

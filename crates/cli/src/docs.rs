@@ -11,7 +11,8 @@ use clap::{CommandFactory, Parser};
 use serde_json::Value;
 use tidemill_client::{
     AccumulatorBatch, AccumulatorSummary, BatchSummary, BroadcastSummary, Bucket, Delays, ExecutorSummary, JobDetail,
-    JobState, JobSummary, PrintedBatch, Reading, ReceiverSummary, Scalar, StageSummary, Submitted,
+    JobState, JobSummary, KindSummary, PrintedBatch, Reading, ReceiverSummary, RememberedStream, Scalar, StageSummary,
+    StorageSummary, Submitted,
 };
 
 use crate::args::Cli;
@@ -176,6 +177,11 @@ fn detail() -> JobDetail {
         tables: vec!["top_words".to_owned()],
         accumulators: vec![accumulator()],
         broadcasts: vec![broadcast()],
+        remembered: vec![RememberedStream {
+            stream: "lines".to_owned(),
+            level: "memory".to_owned(),
+            batches: 2,
+        }],
     }
 }
 
@@ -229,6 +235,7 @@ fn the_fields_that_are_printed_are_the_documented_ones() {
         "Broadcast change",
         &parsed(json::broadcast_change("stopwords", Some(2))),
     );
+    check("Remembered stream", &job["remembered"][0]);
     let executor = ExecutorSummary {
         id: Default::default(),
         state: "active".to_owned(),
@@ -245,8 +252,27 @@ fn the_fields_that_are_printed_are_the_documented_ones() {
         registered_ms: 0,
         broadcast_bytes: 0,
         pieces: Default::default(),
+        storage: Some(StorageSummary {
+            memory_limit: 0,
+            peak_bytes: 0,
+            disk_limit: 0,
+            spilled_files: 0,
+            written_bytes: 0,
+            lost_files: 0,
+            kinds: vec![KindSummary {
+                kind: "blocks".to_owned(),
+                memory_bytes: 0,
+                peak_bytes: 0,
+                disk_bytes: 0,
+                evicted: 0,
+                dropped: 0,
+            }],
+        }),
     };
-    check("Executor", &parsed(json::executors(&[executor]))[0]);
+    let executor = parsed(json::executors(&[executor]))[0].clone();
+    check("Executor", &executor);
+    check("Storage", &executor["storage"]);
+    check("Kind", &executor["storage"]["kinds"]["blocks"]);
     let submitted = Submitted {
         job: Default::default(),
         warnings: Vec::new(),

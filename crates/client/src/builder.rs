@@ -33,6 +33,7 @@ use tidemill_dstream::{
     JobOptions, Line, Operator, OutputKind, QueueItem, SocketTextSource, Source, TableDef, TextFileSource,
     TextFilesSource,
 };
+use tidemill_types::StorageLevel;
 
 pub use accumulate::Accumulator;
 pub use aggregate::Reducer;
@@ -100,6 +101,7 @@ struct Job {
 #[derive(Debug)]
 struct Node {
     name: Option<String>,
+    persist: Option<StorageLevel>,
     kind: NodeKind,
 }
 
@@ -268,6 +270,21 @@ impl DStream {
         self.clone()
     }
 
+    /// Keeps this very stream's batches at a storage level for as long as they are remembered, at least until the next
+    /// batch is completed: for [`slice`](DStream::slice), SQL, and whoever else reads them. Said again, the last level
+    /// counts.
+    ///
+    /// A stream that several others read is computed once in each batch without this.
+    pub fn persist(&self, level: StorageLevel) -> Self {
+        self.job.lock().change("`persist`").nodes[self.node].persist = Some(level);
+        self.clone()
+    }
+
+    /// [`persist`](DStream::persist) in memory, and in files what there is no room for.
+    pub fn cache(&self) -> Self {
+        self.persist(StorageLevel::MEMORY_AND_DISK)
+    }
+
     /// The number of partitions in which this very stream's step puts its records, where the step decides that: those by
     /// key, `distinct` and `count_by_value`. Unset, it is the job's.
     pub fn partitions(&self, partitions: u32) -> Self {
@@ -365,6 +382,10 @@ fn add(job: &Mutex<Job>, kind: NodeKind) -> usize {
         NodeKind::Step { operator, .. } => operator.name(),
     };
     job.change(&format!("`{what}`"));
-    job.nodes.push(Node { name: None, kind });
+    job.nodes.push(Node {
+        name: None,
+        persist: None,
+        kind,
+    });
     job.nodes.len() - 1
 }

@@ -290,6 +290,20 @@ impl Client {
         decoded.collect()
     }
 
+    /// Keeps a remembered stream's batches no longer than windows need them. It cannot be sliced or asked for in SQL from
+    /// then on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown job or stream; [`Error::Remote`] if the stream is not remembered.
+    pub async fn unpersist(&self, job: &str, stream: &str) -> Result<()> {
+        let request = control::UnpersistStreamRequest {
+            job: job.to_owned(),
+            stream: stream.to_owned(),
+        };
+        self.answer(self.service.clone().unpersist_stream(request).await)?;
+        Ok(())
+    }
+
     /// The stream of a job's events has ended, which it does not before the job does.
     pub(crate) fn gone(&self) -> Error {
         Error::unreachable(&self.address, "it ended before the job did")

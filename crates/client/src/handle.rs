@@ -128,6 +128,14 @@ impl JobHandle {
         self.client.slice(&self.job.to_string(), stream, from, to).await
     }
 
+    /// Keeps a remembered stream's batches no longer than windows need them.
+    ///
+    /// # Errors
+    /// As [`Client::unpersist`].
+    pub async fn unpersist(&self, stream: &str) -> Result<()> {
+        self.client.unpersist(&self.job.to_string(), stream).await
+    }
+
     /// Waits until the job has ended, however it does, or has failed in a batch. What failed first is the error: a batch
     /// also if the job goes on after it, as its policy may say. Asked again it is the same error.
     ///

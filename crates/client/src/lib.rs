@@ -50,8 +50,9 @@ pub use listener::{
 };
 pub use summary::{
     AccumulatorBatch, AccumulatorSummary, BatchFailure, BatchSummary, BroadcastSummary, Delays, ExecutorSummary,
-    JobDetail, JobEvent, JobState, JobSummary, PieceCounts, PrintedBatch, ReceiverSummary, RememberedBatch,
-    StageSummary,
+    JobDetail, JobEvent, JobState, JobSummary, KindSummary, PieceCounts, PrintedBatch, ReceiverSummary,
+    RememberedBatch, RememberedStream, StageSummary, StorageSummary,
 };
 pub use tidemill_dstream as dstream;
 pub use tidemill_dstream::accumulator::{Bucket, Reading, Scalar};
+pub use tidemill_types::StorageLevel;

@@ -105,6 +105,7 @@ pub struct JobDetail {
     /// Those that are listed, without batches.
     pub accumulators: Vec<AccumulatorSummary>,
     pub broadcasts: Vec<BroadcastSummary>,
+    pub remembered: Vec<RememberedStream>,
 }
 
 /// An accumulator of a job.
@@ -185,6 +186,8 @@ pub struct ExecutorSummary {
     pub broadcast_bytes: u64,
     /// Their pieces.
     pub pieces: PieceCounts,
+    /// Who holds how much; `None` until it has said so.
+    pub storage: Option<StorageSummary>,
 }
 
 /// Pieces of broadcast values that an executor moved since it registered.
@@ -221,6 +224,45 @@ pub struct BroadcastSummary {
     pub warning: Option<String>,
     /// Versions that are kept, because batches can still ask for them.
     pub kept_versions: u32,
+}
+
+/// What an executor holds, and what it has to hold it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageSummary {
+    /// Bytes that may be in memory, and the most that were at once.
+    pub memory_limit: u64,
+    pub peak_bytes: u64,
+    pub disk_limit: u64,
+    /// Files written so far, and their bytes.
+    pub spilled_files: u64,
+    pub written_bytes: u64,
+    /// Files that could not be read back as they were written.
+    pub lost_files: u64,
+    /// Blocks, datasets, shuffle, map outputs, state, and what tasks work with.
+    pub kinds: Vec<KindSummary>,
+}
+
+/// What an executor holds of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KindSummary {
+    pub kind: String,
+    pub memory_bytes: u64,
+    pub peak_bytes: u64,
+    pub disk_bytes: u64,
+    /// Entries that went from memory to files.
+    pub evicted: u64,
+    /// Entries that were let go of: they may not go to files, or can be made again.
+    pub dropped: u64,
+}
+
+/// A stream of a job whose batches can be sliced and asked for in SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RememberedStream {
+    pub stream: String,
+    /// The name of its storage level.
+    pub level: String,
+    /// Completed batches that are remembered, and the one that is made.
+    pub batches: u32,
 }
 
 /// What a followed job does.
@@ -326,6 +368,15 @@ impl TryFrom<control::GetJobResponse> for JobDetail {
             tables: job.tables,
             accumulators: accumulators(job.accumulators)?,
             broadcasts: job.broadcasts.into_iter().map(BroadcastSummary::from).collect(),
+            remembered: job
+                .remembered
+                .into_iter()
+                .map(|stream| RememberedStream {
+                    stream: stream.stream,
+                    level: stream.level,
+                    batches: stream.batches,
+                })
+                .collect(),
         })
     }
 }
@@ -425,6 +476,7 @@ impl From<control::ExecutorSummary> for ExecutorSummary {
                 sent: executor.pieces_sent,
                 corrupt: executor.pieces_corrupt,
             },
+            storage: executor.storage.map(StorageSummary::from),
         }
     }
 }
@@ -444,6 +496,28 @@ impl From<control::BroadcastSummary> for BroadcastSummary {
             pieces_corrupt: broadcast.pieces_corrupt,
             warning: some(broadcast.warning),
             kept_versions: broadcast.kept_versions,
+        }
+    }
+}
+
+impl From<control::StorageSummary> for StorageSummary {
+    fn from(storage: control::StorageSummary) -> Self {
+        let kind = |kind: control::KindSummary| KindSummary {
+            kind: kind.kind,
+            memory_bytes: kind.memory_bytes,
+            peak_bytes: kind.peak_bytes,
+            disk_bytes: kind.disk_bytes,
+            evicted: kind.evicted,
+            dropped: kind.dropped,
+        };
+        Self {
+            memory_limit: storage.memory_limit,
+            peak_bytes: storage.peak_bytes,
+            disk_limit: storage.disk_limit,
+            spilled_files: storage.spilled_files,
+            written_bytes: storage.written_bytes,
+            lost_files: storage.lost_files,
+            kinds: storage.kinds.into_iter().map(kind).collect(),
         }
     }
 }

@@ -39,20 +39,18 @@ pub struct Executor {
     pub bind: String,
     pub advertise: String,
     pub slots: u32,
+    pub memory: ByteSize,
     #[serde(with = "humantime_serde")]
     pub driver_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Shuffle {
-    pub memory: ByteSize,
     pub window: ByteSize,
-    pub kept_outputs: ByteSize,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Storage {
-    pub memory: ByteSize,
     pub disk: ByteSize,
     pub directory: String,
 }
@@ -120,16 +118,12 @@ impl Config {
             "driver.heartbeat_timeout: longer than driver.heartbeat_interval",
         );
         check(
-            self.shuffle.memory.as_u64() >= 1 << 20,
-            "shuffle.memory: at least 1 MiB",
+            self.executor.memory.as_u64() >= 16 << 20,
+            "executor.memory: at least 16 MiB",
         );
         check(
             self.shuffle.window.as_u64() >= 1 << 16,
             "shuffle.window: at least 64 KiB",
-        );
-        check(
-            self.storage.memory.as_u64() >= 1 << 20,
-            "storage.memory: at least 1 MiB",
         );
         check(
             self.broadcast.memory.as_u64() >= 1 << 20,

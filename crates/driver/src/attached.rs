@@ -133,6 +133,7 @@ mod tests {
                     QueueItem::File("/shared/b.txt".to_owned()),
                 ])),
                 steps: Vec::new(),
+                persist: None,
                 line: Line(None),
             }],
             ..JobGraph::default()

@@ -49,6 +49,21 @@ impl EventLoop {
             Action::FetchDatasets { executor, job, parts } => {
                 self.sessions.send(executor, convert::fetch_datasets(job, parts));
             }
+            Action::Unpersist {
+                executor,
+                job,
+                dataset,
+                remember,
+                from,
+            } => {
+                let unpersist = wire::Unpersist {
+                    job: job.0,
+                    dataset: dataset.0,
+                    remember,
+                    from_ms: from.0,
+                };
+                self.sessions.send(executor, Command::Unpersist(unpersist));
+            }
             Action::Cancel {
                 executor,
                 job,

@@ -141,6 +141,12 @@ pub(crate) enum Control {
         to: BatchTime,
         reply: oneshot::Sender<Result<Slicing, Status>>,
     },
+    /// Do not keep a stream's batches any longer than windows need them.
+    Unpersist {
+        job: String,
+        stream: String,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
 }
 
 /// A compiled job with all that it needs to run.

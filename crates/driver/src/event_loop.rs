@@ -263,6 +263,7 @@ impl EventLoop {
                 job: JobId(fetched.job),
                 missing: fetched.missing.iter().map(convert::dataset_part).collect(),
             }),
+            Report::DataLost(lost) => self.schedule(convert::data_lost(executor, lost)),
         }
     }
 
@@ -430,6 +431,7 @@ impl EventLoop {
                 reply,
             } => self.slice(&job, &stream, (from, to), reply),
             Control::Accumulators { request, reply } => drop(reply.send(self.list_accumulators(&request))),
+            Control::Unpersist { job, stream, reply } => drop(reply.send(self.unpersist(&job, &stream))),
             Control::Executors(reply) => {
                 let views: BTreeMap<ExecutorId, _> = self.scheduler.executors().collect();
                 let receivers = |id: ExecutorId| {

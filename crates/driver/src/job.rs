@@ -1,12 +1,12 @@
 //! What the driver keeps of a job beside the scheduler's state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
 use tidemill_engine::CompiledJob;
 use tidemill_rpc::{control, driver as wire};
-use tidemill_types::{BatchTime, ReceiverId};
+use tidemill_types::{BatchTime, DatasetId, ReceiverId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
@@ -45,6 +45,8 @@ pub(crate) struct JobRecord {
     /// What listeners were told of batches that have not ended.
     pub(crate) open_batches: BTreeMap<BatchTime, control::BatchInfo>,
     pub(crate) accumulators: Accumulators,
+    /// Datasets that are not kept beyond what windows need any more.
+    pub(crate) unpersisted: BTreeSet<DatasetId>,
     /// The first batch that failed, and why.
     pub(crate) first_failure: Option<(BatchTime, String)>,
     /// Its summary when it ended.

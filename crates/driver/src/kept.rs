@@ -6,9 +6,11 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use tidemill_engine::{KeptTable, decode_ipc};
-use tidemill_types::{BatchTime, JobId};
+use tidemill_scheduler::Event as SchedulerEvent;
+use tidemill_types::{BatchTime, DatasetId, JobId, StorageLevel};
 use tokio::sync::oneshot;
 use tonic::Status;
+use tracing::info;
 
 use crate::event::Slicing;
 use crate::event_loop::EventLoop;
@@ -55,7 +57,9 @@ impl EventLoop {
             };
             Some(relation("state", name, columns, target))
         });
-        let streams = compiled.remembered.iter().filter_map(|(stream, dataset)| {
+        let remembered = compiled.remembered.iter();
+        let kept = remembered.filter(|(_, dataset)| !record.unpersisted.contains(dataset));
+        let streams = kept.filter_map(|(stream, dataset)| {
             let (_, columns) = compiled.stream_schemas.iter().find(|(name, _)| name == stream)?;
             let target = Target::Stream {
                 dataset: *dataset,
@@ -82,6 +86,27 @@ impl EventLoop {
             Slicing { columns, batches }
         });
         drop(reply.send(slicing));
+    }
+
+    /// Has a stream's batches kept no longer than windows need them.
+    pub(crate) fn unpersist(&mut self, job: &str, stream: &str) -> Result<(), Status> {
+        let now = BatchTime(0);
+        let (id, target, _) = self.remembered_stream(job, stream, (now, now))?;
+        let Target::Stream { dataset, .. } = target else {
+            return Ok(());
+        };
+        if let Some(record) = self.jobs.get_mut(&id) {
+            record.unpersisted.insert(dataset);
+            // Executors that come later get the plan as it is now.
+            let plans = record.install.plan.iter_mut().flat_map(|plan| &mut plan.datasets);
+            for plan in plans.filter(|plan| plan.id == dataset.0) {
+                plan.remember = plan.needed;
+                plan.level = StorageLevel::default().name().to_owned();
+            }
+        }
+        info!(job = %id, stream, "unpersisted");
+        self.schedule(SchedulerEvent::Unpersisted { job: id, dataset });
+        Ok(())
     }
 
     fn remembered_stream(
@@ -113,10 +138,15 @@ impl EventLoop {
                 "job `{job}` has no stream `{stream}` ({hint})"
             )));
         };
+        let is_kept = |(_, dataset): &&(String, DatasetId)| !record.unpersisted.contains(dataset);
         let remembered = compiled.remembered.iter().find(|(name, _)| name == stream);
+        if remembered.is_some_and(|kept| !is_kept(&kept)) {
+            let error = format!("stream `{stream}` of job `{job}` is not remembered any more: it was unpersisted");
+            return Err(Status::failed_precondition(error));
+        }
         let Some((_, dataset)) = remembered else {
             let why = match record.graph.options.remember {
-                None => "set the job's option `remember` to the time that it is to be remembered for",
+                None => "persist it, or set the job's option `remember` to the time that streams are remembered for",
                 Some(_) => "no output needs it",
             };
             return Err(Status::failed_precondition(format!(

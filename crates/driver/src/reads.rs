@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::read_kept::What;
-use tidemill_scheduler::Forgotten;
+use tidemill_scheduler::{DatasetPart, Event as SchedulerEvent, Forgotten};
 use tidemill_types::{BatchTime, DatasetId, ExecutorId, JobId, StageId};
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -125,9 +125,23 @@ impl EventLoop {
         read.bytes = 0;
         read.asked = wanted.iter().map(|(index, ..)| *index).collect();
         // A part that nobody holds is made again: it is there some batches later.
-        read.parked = wanted.iter().any(|(.., holder)| holder.is_none());
+        let lost = wanted.iter().filter(|(.., holder)| holder.is_none());
+        let lost: Vec<(BatchTime, u32)> = lost.map(|(_, batch, partition, _)| (*batch, *partition)).collect();
+        read.parked = !lost.is_empty();
         read.missing.clear();
         if read.parked {
+            if let Target::Stream { dataset, .. } = read.target {
+                // What was let go of for want of memory is made again only if somebody asks.
+                let part = |(batch, partition)| DatasetPart {
+                    dataset,
+                    batch,
+                    partition,
+                };
+                let parts = lost.into_iter().map(part).collect();
+                let job = read.job;
+                self.reads.open.push(read);
+                return self.schedule(SchedulerEvent::PartsWanted { job, parts });
+            }
             return self.reads.open.push(read);
         }
         let mut by_executor: BTreeMap<ExecutorId, Vec<wire::KeptPart>> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Taking a compiled job into the loop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidemill_connectors::{cleanup_staging, planner};
 use tidemill_dstream::accumulator::Ledger;
@@ -147,6 +147,7 @@ impl EventLoop {
             }),
             open_batches: BTreeMap::new(),
             accumulators,
+            unpersisted: BTreeSet::new(),
             first_failure: None,
             ended: None,
             graph: submission.graph,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill_rpc::control;
-use tidemill_rpc::driver::ReceiverState;
+use tidemill_rpc::driver::{self, ReceiverState};
 use tidemill_scheduler::{BatchState, BatchStats, BatchView, ExecutorView, JobEnd, JobState, JobView};
 use tidemill_types::{BatchTime, ExecutorId};
 
@@ -120,7 +120,18 @@ pub(crate) fn job_detail(
             executors: owners.map_or_else(Vec::new, |(_, owners)| owners.iter().map(|id| id.0).collect()),
         }
     });
+    let remembered = record.compiled.remembered.iter();
+    let remembered = remembered.filter(|(_, dataset)| !record.unpersisted.contains(dataset));
+    let streams = remembered.filter_map(|(name, dataset)| {
+        let plan = record.compiled.plan.dataset(*dataset)?;
+        Some(control::RememberedSummary {
+            stream: name.clone(),
+            level: plan.level.name().to_owned(),
+            batches: plan.remember,
+        })
+    });
     control::GetJobResponse {
+        remembered: streams.collect(),
         summary: Some(summary),
         batches: batches.take(SHOWN_BATCHES).collect(),
         receivers: receivers.collect(),
@@ -167,5 +178,26 @@ pub(crate) fn executor(
         spilled_bytes: session.heartbeat.spilled_bytes,
         receivers,
         registered_ms: session.registered,
+        storage: session.heartbeat.storage.as_ref().map(storage),
+    }
+}
+
+fn storage(report: &driver::StorageReport) -> control::StorageSummary {
+    let kind = |kind: &driver::KindReport| control::KindSummary {
+        kind: kind.kind.clone(),
+        memory_bytes: kind.memory_bytes,
+        peak_bytes: kind.peak_bytes,
+        disk_bytes: kind.disk_bytes,
+        evicted: kind.evicted,
+        dropped: kind.dropped,
+    };
+    control::StorageSummary {
+        memory_limit: report.memory_limit,
+        peak_bytes: report.peak_bytes,
+        disk_limit: report.disk_limit,
+        spilled_files: report.spilled_files,
+        written_bytes: report.written_bytes,
+        lost_files: report.lost_files,
+        kinds: report.kinds.iter().map(kind).collect(),
     }
 }

@@ -11,7 +11,7 @@ use tidemill_scheduler::{
 };
 use tidemill_types::{
     AccumulatorId, Attempt, BatchTime, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, ReceiverId,
-    RoutingVersion, StageId, TaskFailure,
+    RoutingVersion, StageId, TaskFailure, TaskKey,
 };
 
 pub(crate) fn launch(launch: Launch) -> Command {
@@ -113,6 +113,30 @@ pub(crate) fn dataset_part(location: &wire::DatasetLocation) -> DatasetPart {
         dataset: DatasetId(location.dataset),
         batch: BatchTime(location.batch_time_ms),
         partition: location.partition,
+    }
+}
+
+pub(crate) fn data_lost(executor: ExecutorId, lost: wire::DataLost) -> tidemill_scheduler::Event {
+    let job = JobId(lost.job);
+    let output = |output: &wire::LostOutput| TaskKey {
+        job,
+        batch: BatchTime(output.batch_time_ms),
+        stage: StageId(output.stage),
+        partition: output.partition,
+    };
+    let block = |block: &wire::BlockRef| BlockId {
+        job,
+        receiver: ReceiverId(block.receiver),
+        executor: ExecutorId(block.executor),
+        session: block.session,
+        sequence: block.sequence,
+    };
+    tidemill_scheduler::Event::DataLost {
+        executor,
+        job,
+        datasets: lost.datasets.iter().map(dataset_part).collect(),
+        outputs: lost.outputs.iter().map(output).collect(),
+        blocks: lost.blocks.iter().map(block).collect(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidemill_types::StorageLevel;
+
 use crate::{AccumulatorDef, BackPressure, BroadcastDef, NativeCall, Step};
 
 /// The line of the job file that an element stands on, for messages. It never takes part in comparisons: two graphs
@@ -102,6 +104,8 @@ pub struct StreamDef {
     pub name: String,
     pub input: StreamInput,
     pub steps: Vec<Step>,
+    /// How its batches are kept for as long as they are remembered; `None`: as the plan needs them.
+    pub persist: Option<StorageLevel>,
     pub line: Line,
 }
 

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tidemill_types::{AccumulatorId, DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
+use tidemill_types::{AccumulatorId, DatasetId, OutputId, PlanVersion, SlotId, StageId, StorageLevel, StreamId};
 
 use crate::{AccumulatorKind, FileFormat, OutputKind, Source, ValueType};
 
@@ -157,8 +157,12 @@ pub struct DatasetPlan {
     /// The stage whose output it is; partitions are the stage's.
     pub stage: StageId,
     pub partitions: u32,
-    /// Batches that a later batch can still ask for, this one included: 1 is within the batch only.
+    /// Batches that a later batch, a slice or SQL can still ask for, this one included: 1 is within the batch only.
     pub remember: u32,
+    /// Those of them that stages ask for.
+    pub needed: u32,
+    /// How its batches are kept.
+    pub level: StorageLevel,
 }
 
 /// An output operation, in definition order.

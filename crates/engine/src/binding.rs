@@ -30,18 +30,23 @@ pub struct TaskBinding {
 pub enum SlotInput {
     Batches(Vec<RecordBatch>),
     /// Read as the task goes, on the thread that polls it.
-    Reader(Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send>),
+    Reader(Rows),
+    /// The same, and it can be read again.
+    Opener(Arc<dyn Fn() -> Result<Rows, TaskFailure> + Send + Sync>),
     /// Remembered batches, each of which is read when it is asked for.
     Panes(Arc<Panes>),
 }
 
+/// Rows as they are read.
+pub type Rows = Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send>;
+
 /// The remembered batches of a slot, by their index since zero time.
 pub struct Panes {
     indices: Vec<i64>,
-    load: Box<LoadPane>,
+    open: Box<OpenPane>,
 }
 
-type LoadPane = dyn Fn(i64) -> Result<Vec<RecordBatch>, TaskFailure> + Send + Sync;
+type OpenPane = dyn Fn(i64) -> Result<Rows, TaskFailure> + Send + Sync;
 
 impl Panes {
     /// `indices` are the batches that there are, oldest first.
@@ -49,27 +54,37 @@ impl Panes {
         indices: Vec<i64>,
         load: impl Fn(i64) -> Result<Vec<RecordBatch>, TaskFailure> + Send + Sync + 'static,
     ) -> Self {
+        Self::opened_by(indices, move |index| Ok(Box::new(load(index)?.into_iter().map(Ok))))
+    }
+
+    /// The same with batches that are read as the task goes.
+    pub fn opened_by(
+        indices: Vec<i64>,
+        open: impl Fn(i64) -> Result<Rows, TaskFailure> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             indices,
-            load: Box::new(load),
+            open: Box::new(open),
         }
     }
 
     /// The rows of a batch; none if it is not there.
     pub(crate) fn load(&self, index: i64) -> Result<Vec<RecordBatch>, TaskFailure> {
         match self.indices.binary_search(&index) {
-            Ok(_) => (self.load)(index),
+            Ok(_) => (self.open)(index)?.collect(),
             Err(_) => Ok(Vec::new()),
         }
     }
 
     /// The rows of all batches, oldest first.
-    pub(crate) fn all(&self) -> Result<Vec<RecordBatch>, TaskFailure> {
-        let mut rows = Vec::new();
-        for index in &self.indices {
-            rows.extend((self.load)(*index)?);
-        }
-        Ok(rows)
+    pub(crate) fn all(self: Arc<Self>) -> Rows {
+        let batches = self.indices.clone().into_iter();
+        Box::new(batches.flat_map(move |index| -> Rows {
+            match (self.open)(index) {
+                Ok(rows) => rows,
+                Err(failure) => Box::new(std::iter::once(Err(failure))),
+            }
+        }))
     }
 }
 
@@ -117,6 +132,7 @@ impl Inputs {
         match inputs.get(&(slot, partition)) {
             Some(SlotInput::Batches(batches)) => return Ok(SlotInput::Batches(batches.clone())),
             Some(SlotInput::Panes(panes)) => return Ok(SlotInput::Panes(Arc::clone(panes))),
+            Some(SlotInput::Opener(open)) => return Ok(SlotInput::Opener(Arc::clone(open))),
             Some(SlotInput::Reader(_)) | None => {}
         }
         inputs.remove(&(slot, partition)).ok_or_else(|| {

@@ -77,6 +77,9 @@ pub(crate) fn task_failure(error: &DataFusionError) -> TaskFailure {
         if let Some(error) = current.downcast_ref::<Error>() {
             return TaskFailure::new(error.kind(), error.to_string());
         }
+        if let Some(error) = current.downcast_ref::<tidemill_storage::Error>() {
+            return TaskFailure::new(error.kind(), error.to_string());
+        }
         cause = match current.downcast_ref::<DataFusionError>() {
             Some(DataFusionError::External(source)) => Some(source.as_ref()),
             Some(DataFusionError::ArrowError(source, _)) => Some(source.as_ref()),

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
@@ -17,7 +18,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
 };
-use futures::{StreamExt, stream};
+use futures::stream;
+
+use crate::workspace::gather;
 
 /// The column of lists.
 const VALUES: &str = "values";
@@ -112,13 +115,11 @@ impl ExecutionPlan for GlomExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let mut records = self.input.execute(partition, context)?;
+        let work = MemoryConsumer::new("glom").register(context.memory_pool());
+        let records = self.input.execute(partition, context)?;
         let schema = self.input.schema();
         let list = stream::once(async move {
-            let mut batches = Vec::new();
-            while let Some(batch) = records.next().await {
-                batches.push(batch?);
-            }
+            let batches = gather(records, &work, 2).await?;
             glom(&schema, &batches)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), list)))

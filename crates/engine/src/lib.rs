@@ -54,6 +54,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod windowed;
+mod workspace;
 mod zip_union;
 
 // What registered functions are made of.
@@ -61,14 +62,14 @@ pub use accumulate::{AccumulatorHandle, Accumulators};
 pub use arrow;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::{Schema, SchemaRef};
-pub use binding::{Panes, SlotInput, TaskBinding};
+pub use binding::{Panes, Rows, SlotInput, TaskBinding};
 pub use broadcast::{BroadcastRows, BroadcastValue, BroadcastValues, broadcast, evaluate_query, literal_rows};
 pub use catalog::{Catalog, KeptTable, QueryError};
 pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use datafusion::logical_expr::AggregateUDF;
 pub use error::Error;
 pub use ipc::{decode_ipc, encode_ipc};
-pub use memory::TaskMemory;
+pub use memory::{TaskMemories, TaskMemory};
 pub use partitioner::Partitioner;
 pub use registry::{
     Accumulator, BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry,
@@ -77,3 +78,4 @@ pub use registry::{
 pub use tables::{TableData, load_table};
 pub use template::{TaskStream, Template};
 pub use tidemill_dstream::accumulator::Scalar;
+pub use workspace::Workspace;

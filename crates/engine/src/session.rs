@@ -51,6 +51,7 @@ pub(crate) fn config(partitions: usize) -> Result<SessionConfig> {
         ),
         ("datafusion.execution.collect_statistics", "false"),
         ("datafusion.execution.enable_recursive_ctes", "false"),
+        ("datafusion.execution.spill_compression", "lz4_frame"),
     ] {
         options.set(key, value)?;
     }

@@ -20,7 +20,7 @@ use futures::stream;
 use tidemill_types::{FailureKind, SlotId, TaskFailure};
 
 use crate::batches::conform;
-use crate::binding::{Inputs, SlotInput};
+use crate::binding::{Inputs, Rows, SlotInput};
 use crate::placement::Placement;
 
 /// Reads partition `p` of a slot as partition `p` of the plan.
@@ -151,12 +151,12 @@ impl ExecutionPlan for SlotScanExec {
             projection: self.projection.clone(),
             chunk: context.session_config().batch_size(),
         };
-        let batches: Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send> =
-            match inputs.open(self.slot, partition).map_err(external)? {
-                SlotInput::Batches(batches) => Box::new(batches.into_iter().map(Ok)),
-                SlotInput::Reader(reader) => reader,
-                SlotInput::Panes(panes) => Box::new(panes.all().map_err(external)?.into_iter().map(Ok)),
-            };
+        let batches: Rows = match inputs.open(self.slot, partition).map_err(external)? {
+            SlotInput::Batches(batches) => Box::new(batches.into_iter().map(Ok)),
+            SlotInput::Reader(reader) => reader,
+            SlotInput::Opener(open) => open().map_err(external)?,
+            SlotInput::Panes(panes) => panes.all(),
+        };
         let shaped = batches.flat_map(
             move |batch| match batch.map_err(external).and_then(|b| shape.apply(&b)) {
                 Ok(chunks) => chunks.into_iter().map(Ok).collect(),

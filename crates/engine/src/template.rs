@@ -39,6 +39,7 @@ use crate::partitioner::Partitioner;
 use crate::registry::Registry;
 use crate::session;
 use crate::slot_scan::SlotScanExec;
+use crate::workspace::Workspace;
 
 /// Raised with every change of the bytes, our own nodes' included.
 const VERSION: u32 = 2;
@@ -200,6 +201,11 @@ impl Template {
 
     /// Starts a task. Nothing happens before the stream is polled, and dropping it ends the task.
     pub fn run(&self, binding: TaskBinding) -> Result<TaskStream, Error> {
+        self.run_in(binding, &Workspace::default())
+    }
+
+    /// The same with the memory and the disk of `workspace`.
+    pub fn run_in(&self, binding: TaskBinding, workspace: &Workspace) -> Result<TaskStream, Error> {
         let key = binding.key;
         let broadcasts = Arc::clone(&binding.broadcasts);
         let plan = reset_plan_states(Arc::clone(&self.inner.plan))?;
@@ -213,7 +219,7 @@ impl Template {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            session::runtime(),
+            workspace.runtime(),
         );
         let scope = Arc::new(TaskScope::new(key, broadcasts));
         let rows = scope.enter(|| plan.execute(key.partition as usize, Arc::new(context)))?;

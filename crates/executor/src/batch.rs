@@ -7,11 +7,12 @@ use std::time::Instant;
 use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::SlotKind;
 use tidemill_rpc::driver as wire;
-use tidemill_storage::{DatasetKey, ShuffleReady, VersionKey};
+use tidemill_storage::{DatasetKey, DueMark, ShuffleReady, Stowed, VersionKey};
 use tidemill_types::{Attempt, BlockId, ExecutorId, StageId, TaskKey};
 
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
+use crate::node::Node;
 use crate::task::BatchInfo;
 
 /// Something that a task needs and that may not be here yet.
@@ -36,6 +37,8 @@ pub(crate) struct BatchRun {
 pub(crate) struct TaskRun {
     pub(crate) launch: Arc<TaskLaunch>,
     pub(crate) missing: HashSet<Need>,
+    /// What it reads goes to files behind everything else.
+    pub(crate) due: Vec<DueMark>,
     pub(crate) state: TaskState,
     /// When its last input was there.
     pub(crate) ready: Option<Instant>,
@@ -111,6 +114,32 @@ pub(crate) fn needs(info: &BatchInfo, launch: &TaskLaunch) -> HashSet<Need> {
         }
     }
     needs
+}
+
+/// Of a long window, only so many batches are marked: the newest. A window that is looked at whole in every batch is not
+/// kept in memory by marks.
+const MAX_MARKS: usize = 64;
+
+/// Marks what a task is about to read and what is here.
+pub(crate) fn due_marks(node: &Node, info: &BatchInfo, launch: &TaskLaunch) -> Vec<DueMark> {
+    let mut stowed: Vec<Stowed> = Vec::new();
+    for item in launch.inputs.iter().flat_map(|input| &input.items) {
+        if let InputItem::Block { id, .. } = item {
+            stowed.push(Stowed::Block(*id));
+        }
+    }
+    let Some(stage) = info.job.stage(launch.stage) else {
+        return Vec::new();
+    };
+    for read in stage.reads.get(launch.partition as usize).into_iter().flatten() {
+        let slot = stage.slots.iter().find(|slot| slot.id == read.slot);
+        if let Some(SlotKind::Dataset { dataset, batches }) = slot.map(|slot| &slot.kind) {
+            let keys: Vec<DatasetKey> = info.dataset_keys(*dataset, *batches, read.partition).collect();
+            stowed.extend(keys.into_iter().rev().take(MAX_MARKS).map(Stowed::Dataset));
+        }
+    }
+    let marks = stowed.into_iter().filter_map(|what| node.blocks.mark_due(what));
+    marks.collect()
 }
 
 /// The shuffle partitions that tasks of this executor read, by sending stage.

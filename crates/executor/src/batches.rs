@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use tidemill_dstream::plan::Keeps;
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::driver::attach_request::Event as Report;
+use tidemill_storage::Stowed;
 use tidemill_types::{BatchTime, FailureKind, JobId, TaskAttempt, TaskFailure, TaskKey};
 use tokio::runtime::Handle;
 use tracing::{error, warn};
 
-use crate::batch::{BatchRun, Need, TaskRun, TaskState, is_remote, needs, shuffle_partitions};
+use crate::batch::{BatchRun, Need, TaskRun, TaskState, due_marks, is_remote, needs, shuffle_partitions};
 use crate::event::Event;
 use crate::event_loop::EventLoop;
 use crate::launch::{Launch, TaskLaunch};
@@ -55,6 +56,9 @@ impl EventLoop {
                 node.shuffle.expect(job.id, info.batch, *from_stage, maps, partitions);
             }
         }
+        if let Some(failure) = self.refused.remove(&at) {
+            self.on_refused(at.0, at.1, &failure);
+        }
     }
 
     pub(crate) fn plan_task(&mut self, node: &Arc<Node>, info: &Arc<BatchInfo>, launch: TaskLaunch) {
@@ -88,6 +92,7 @@ impl EventLoop {
             }
         }
         let run = TaskRun {
+            due: due_marks(node, info, &launch),
             launch: Arc::new(launch),
             missing,
             state: TaskState::Waiting,
@@ -136,6 +141,9 @@ impl EventLoop {
             let current = run.and_then(|run| run.current(task.key.stage, task.key.partition, task.attempt));
             if let Some(current) = current {
                 current.missing.remove(&need);
+                if let (Need::Dataset(key), Some(node)) = (need, &self.node) {
+                    current.due.extend(node.blocks.mark_due(Stowed::Dataset(key)));
+                }
             }
             self.queue_if_ready(task);
         }
@@ -184,6 +192,7 @@ impl EventLoop {
         } else {
             TaskState::Failed
         };
+        current.due.clear();
         let wait = current.ready.map_or(Duration::ZERO, |ready| ready.elapsed());
         let dataset = result.as_ref().ok().and_then(|finished| finished.dataset);
         let wait = wait.saturating_sub(result.as_ref().map_or(Duration::ZERO, |finished| finished.run));
@@ -228,10 +237,12 @@ impl EventLoop {
             return;
         };
         node.peers.set_oldest(job, oldest);
+        self.refused.retain(|(of, batch), _| *of != job || *batch >= oldest);
         self.drop_batches(|(of, batch)| of == job && batch < oldest);
         node.shuffle
             .forget_before(job, oldest, node.router.routing_version(job));
         node.router.forget_before(job, oldest);
+        node.blocks.set_oldest(job, oldest);
         node.blocks.forget_datasets_before(job, remember_from);
         // Local credit that came back.
         node.peers.grant_local(node.shuffle.take_credit(node.executor));

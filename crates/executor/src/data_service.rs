@@ -12,7 +12,7 @@ use tidemill_rpc::shuffle::push_request::Message;
 use tidemill_rpc::shuffle::shuffle_service_server::ShuffleService;
 use tidemill_rpc::shuffle::{FetchRequest, FetchResponse, PushRequest, PushResponse};
 use tidemill_storage::{DatasetKey, VersionKey, decode};
-use tidemill_types::{BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, JobId, ReceiverId};
+use tidemill_types::{BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, FailureKind, JobId, ReceiverId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -190,16 +190,22 @@ async fn admit(node: &Arc<Node>, source: ExecutorId, frame: tidemill_rpc::shuffl
     let template = job.template(frame.head.from_stage);
     let template = template.ok_or_else(|| Status::invalid_argument("a frame of an unknown stage"))?;
     let frame = decode(&template.schema(), frame).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let failed = |error: tidemill_storage::Error| Status::resource_exhausted(error.to_string());
-    if node.shuffle.would_spill(&frame) {
+    let batch = (frame.head.job, frame.head.batch);
+    let admitted = if node.shuffle.would_spill(&frame) {
         let node = Arc::clone(node);
         let admitted = tokio::task::spawn_blocking(move || node.shuffle.admit(frame));
-        admitted
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(failed)?;
+        admitted.await.map_err(|error| Status::internal(error.to_string()))?
     } else {
-        node.shuffle.admit(frame).map_err(failed)?;
+        node.shuffle.admit(frame)
+    };
+    match admitted {
+        Ok(_) => Ok(()),
+        // The frame counts as taken, so that those of other batches go on; its own batch fails, or has it sent again.
+        Err(error) if error.kind() == FailureKind::Resource => {
+            warn!(peer = %source, job = %batch.0, batch = %batch.1, %error, "shuffled rows have no room");
+            node.batch_refused(batch, &error);
+            Ok(())
+        }
+        Err(error) => Err(Status::invalid_argument(error.to_string())),
     }
-    Ok(())
 }

@@ -18,6 +18,8 @@ pub enum Error {
         #[source]
         source: tidemill_storage::Error,
     },
+    #[error("tasks have no place to work: {0}")]
+    Workspace(String),
     /// A defect: the state is in the loop, so the process cannot go on.
     #[error("the executor's event loop ended: {0}")]
     EventLoop(String),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
-use tidemill_storage::{ShuffleReady, VersionKey};
-use tidemill_types::{BlockId, Generation, JobId, TaskAttempt, TaskFailure};
+use tidemill_storage::{Gone, ShuffleReady, Stowed, VersionKey};
+use tidemill_types::{BatchTime, BlockId, Generation, JobId, TaskAttempt, TaskFailure, TaskKey};
 use tokio::sync::mpsc;
 
 use crate::job::InstalledJob;
@@ -62,6 +62,17 @@ pub(crate) enum Event {
         epoch: u64,
         key: VersionKey,
         result: Option<Result<(), String>>,
+    },
+    /// The block store: something is gone before its time.
+    Gone { epoch: u64, what: Stowed, why: Gone },
+    /// A sender: a map output that was kept is lost.
+    OutputLost { epoch: u64, map: TaskKey },
+    /// Whoever takes in shuffled rows: there is no room for those of a batch.
+    Refused {
+        epoch: u64,
+        job: JobId,
+        batch: BatchTime,
+        failure: TaskFailure,
     },
     /// The heartbeat timer.
     Heartbeat,

@@ -9,7 +9,7 @@ use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
 use tidemill_rpc::session::{Inbox, Outbox};
 use tidemill_storage::{ShuffleReady, VersionKey};
-use tidemill_types::{BatchTime, ExecutorId, Generation, Incarnation, JobId, ReceiverId, TaskAttempt};
+use tidemill_types::{BatchTime, ExecutorId, Generation, Incarnation, JobId, ReceiverId, TaskAttempt, TaskFailure};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -42,6 +42,8 @@ pub(crate) struct EventLoop {
     pub(crate) waiting: HashMap<Need, Vec<TaskAttempt>>,
     /// Shuffle inputs that are complete; dropped with their batch.
     pub(crate) complete: HashSet<ShuffleReady>,
+    /// Batches that are not launched here yet and of which rows were refused, and why.
+    pub(crate) refused: BTreeMap<(JobId, BatchTime), TaskFailure>,
     pub(crate) queue: ReadyQueue,
     pub(crate) receivers: Receivers,
     /// Versions of broadcast variables that are on their way.
@@ -128,6 +130,26 @@ impl EventLoop {
                     self.on_datasets_fetched(job, &stored, &missing);
                 }
             }
+            Event::Gone { epoch, what, why } => {
+                if epoch == self.epoch {
+                    self.on_gone(what, why);
+                }
+            }
+            Event::OutputLost { epoch, map } => {
+                if epoch == self.epoch {
+                    self.report_lost(map.job, &[], &[map], &[]);
+                }
+            }
+            Event::Refused {
+                epoch,
+                job,
+                batch,
+                failure,
+            } => {
+                if epoch == self.epoch {
+                    self.on_refused(job, batch, &failure);
+                }
+            }
             Event::Kept { epoch, rows } => {
                 if epoch == self.epoch {
                     self.report(Report::KeptRows(rows));
@@ -173,6 +195,7 @@ impl EventLoop {
         self.batches.clear();
         self.waiting.clear();
         self.complete.clear();
+        self.refused.clear();
         self.queue = ReadyQueue::new(self.options.slots);
         self.receivers.abort(|_| true);
         self.collecting.drain().for_each(|(_, collector)| collector.abort());
@@ -228,6 +251,7 @@ impl EventLoop {
             memory_bytes: self.node.as_ref().map_or(0, |node| node.budget.total()),
             spilled_bytes: self.node.as_ref().map_or(0, |node| node.spill.used()),
             pieces: self.node.as_ref().map(|node| node.broadcasts.counts()),
+            storage: self.node.as_ref().map(|node| node.storage_report()),
         };
         if let Some((_, reports)) = &self.link.connection {
             let _ = reports.send(AttachRequest {
@@ -285,7 +309,9 @@ impl EventLoop {
                         .peers
                         .into_iter()
                         .map(|peer| (ExecutorId(peer.executor), peer.data_address));
-                    node.peers.update(node, peers.collect());
+                    let peers: Vec<_> = peers.collect();
+                    node.share_window(peers.len());
+                    node.peers.update(node, peers);
                 }
             }
             Command::InstallJob(install) => self.install(install),
@@ -299,6 +325,7 @@ impl EventLoop {
             },
             Command::OfferBroadcast(offer) => self.offer_broadcast(offer),
             Command::DropBroadcast(drop) => self.drop_broadcast(&drop),
+            Command::Unpersist(unpersist) => self.unpersist(&unpersist),
             Command::ReadKept(read) => self.read_kept(read),
             Command::Resend(resend) => self.resend(resend),
             Command::FetchDatasets(fetch) => self.fetch_datasets(fetch),

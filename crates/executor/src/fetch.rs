@@ -8,7 +8,7 @@ use tidemill_rpc::shuffle::fetch_request::What;
 use tidemill_rpc::shuffle::shuffle_service_client::ShuffleServiceClient;
 use tidemill_rpc::shuffle::{Block, Dataset, FetchRequest};
 use tidemill_storage::DatasetKey;
-use tidemill_types::{BlockId, ExecutorId, FailureKind, JobId, TaskFailure};
+use tidemill_types::{BlockId, ExecutorId, FailureKind, JobId, Medium, TaskFailure};
 
 use crate::node::Node;
 
@@ -23,12 +23,20 @@ pub(crate) async fn block(node: &Arc<Node>, id: BlockId) -> Result<(), TaskFailu
     let batches = fetch(node, id.executor, id.job, what)
         .await
         .map_err(|reason| lost(&id, id.executor, &reason))?;
-    node.blocks.put_block(id, batches);
-    Ok(())
+    stored(node, move |node| {
+        node.blocks.put_block(id, batches);
+        Ok(())
+    })
+    .await
 }
 
 /// Gets a remembered partition and stores it here.
-pub(crate) async fn dataset(node: &Arc<Node>, key: DatasetKey, holder: ExecutorId) -> Result<(), TaskFailure> {
+pub(crate) async fn dataset(
+    node: &Arc<Node>,
+    key: DatasetKey,
+    holder: ExecutorId,
+    medium: Medium,
+) -> Result<(), TaskFailure> {
     let what = What::Dataset(Dataset {
         dataset: key.dataset.0,
         batch_time_ms: key.batch.0,
@@ -41,10 +49,26 @@ pub(crate) async fn dataset(node: &Arc<Node>, key: DatasetKey, holder: ExecutorI
     let batches = fetch(node, holder, key.job, what)
         .await
         .map_err(|reason| lost(&name, holder, &reason))?;
-    node.blocks
-        .put_dataset(key, batches)
-        .map_err(|error| TaskFailure::new(error.kind(), error.to_string()))?;
-    Ok(())
+    stored(node, move |node| {
+        let mut writer = node.blocks.write_dataset(key, medium);
+        for batch in batches {
+            writer.push(batch)?;
+        }
+        writer.finish().map(drop)
+    })
+    .await
+}
+
+/// Stores something where files may be written.
+async fn stored(
+    node: &Arc<Node>,
+    put: impl FnOnce(&Node) -> tidemill_storage::Result<()> + Send + 'static,
+) -> Result<(), TaskFailure> {
+    let node = Arc::clone(node);
+    let put = tokio::task::spawn_blocking(move || put(&node)).await;
+    let internal = |error: tokio::task::JoinError| TaskFailure::new(FailureKind::Internal, error.to_string());
+    put.map_err(internal)?
+        .map_err(|error| TaskFailure::new(error.kind(), error.to_string()))
 }
 
 fn lost(what: &dyn std::fmt::Display, holder: ExecutorId, reason: &str) -> TaskFailure {

@@ -1,6 +1,6 @@
 //! A job as it is installed here: its plan, its decoded templates, its tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -8,7 +8,7 @@ use tidemill_dstream::Source;
 use tidemill_dstream::plan::{JobPlan, OutputPlan, StagePlan};
 use tidemill_engine::{RecordBatch, Registry, Template, decode_ipc};
 use tidemill_rpc::driver as wire;
-use tidemill_types::{Generation, JobId, OutputId, StageId, StreamId, TaskFailure};
+use tidemill_types::{DatasetId, Generation, JobId, Medium, OutputId, StageId, StreamId, TaskFailure};
 
 /// Tables by name and version.
 type Tables = HashMap<(String, u32), Arc<[RecordBatch]>>;
@@ -24,6 +24,7 @@ pub(crate) struct InstalledJob {
     pub(crate) registry: Registry,
     templates: HashMap<StageId, Template>,
     tables: RwLock<Tables>,
+    unpersisted: RwLock<HashSet<DatasetId>>,
 }
 
 impl InstalledJob {
@@ -53,6 +54,7 @@ impl InstalledJob {
             registry,
             templates,
             tables: RwLock::default(),
+            unpersisted: RwLock::default(),
         })
     }
 
@@ -74,6 +76,18 @@ impl InstalledJob {
 
     pub(crate) fn output(&self, id: OutputId) -> Option<&OutputPlan> {
         self.plan.outputs.iter().find(|output| output.id == id)
+    }
+
+    /// Where the batches of a dataset are kept.
+    pub(crate) fn medium(&self, id: DatasetId) -> Medium {
+        let persisted = !self.unpersisted.read().contains(&id);
+        let dataset = self.plan.dataset(id).filter(|_| persisted);
+        dataset.map_or_else(Medium::default, |dataset| dataset.level.medium)
+    }
+
+    /// Has a dataset kept as any other from now on.
+    pub(crate) fn unpersist(&self, id: DatasetId) {
+        self.unpersisted.write().insert(id);
     }
 
     /// Keeps a version of a table, and the one before it for batches on their way.

@@ -9,7 +9,7 @@ use tidemill_engine::encode_ipc;
 use tidemill_rpc::driver as wire;
 use tidemill_rpc::driver::read_kept::What;
 use tidemill_storage::DatasetKey;
-use tidemill_types::{BatchTime, DatasetId, JobId, StageId};
+use tidemill_types::{BatchTime, DatasetId, FailureKind, JobId, StageId};
 
 use crate::event::Event;
 use crate::event_loop::EventLoop;
@@ -62,7 +62,7 @@ fn part_rows(node: &Node, read: &wire::ReadKept, part: &wire::KeptPart) -> Resul
     let job = JobId(read.job);
     let batches = match read.what {
         Some(What::State(stage)) => {
-            let Some(memory) = node.find_memory(job, StageId(stage), part.partition) else {
+            let Some(memory) = node.memories.find(job, StageId(stage), part.partition) else {
                 return Ok(None);
             };
             let rows = memory.state_at(part.index).map_err(|error| error.to_string())?;
@@ -75,8 +75,12 @@ fn part_rows(node: &Node, read: &wire::ReadKept, part: &wire::KeptPart) -> Resul
                 batch: BatchTime(part.batch_time_ms),
                 partition: part.partition,
             };
-            let rows = node.blocks.dataset(key).map_err(|error| error.to_string())?;
-            rows.map(|rows| rows.to_vec())
+            match node.blocks.dataset(key) {
+                Ok(rows) => rows,
+                // It is made again: whoever asks comes back.
+                Err(error) if error.kind() == FailureKind::InputLost => None,
+                Err(error) => return Err(error.to_string()),
+            }
         }
         None => return Err("nothing is asked for".to_owned()),
     };

@@ -18,11 +18,10 @@ pub struct Options {
     /// What peers are told, host:port; `None`: the bound address, or the host's name if that is the unspecified one.
     pub advertise: Option<String>,
     pub slots: u32,
-    pub shuffle_memory: u64,
+    /// For all that the executor holds.
+    pub memory: u64,
     pub shuffle_window: u64,
-    pub kept_outputs: u64,
     pub broadcast_memory: u64,
-    pub storage_memory: u64,
     pub storage_disk: u64,
     pub storage_directory: PathBuf,
     pub max_block_bytes: usize,
@@ -45,11 +44,13 @@ impl From<&Config> for Options {
             } else {
                 config.executor.slots
             },
-            shuffle_memory: config.shuffle.memory.as_u64(),
+            memory: config.executor.memory.as_u64(),
             shuffle_window: config.shuffle.window.as_u64(),
-            kept_outputs: config.shuffle.kept_outputs.as_u64(),
-            broadcast_memory: config.broadcast.memory.as_u64(),
-            storage_memory: config.storage.memory.as_u64(),
+            broadcast_memory: config
+                .broadcast
+                .memory
+                .as_u64()
+                .min(config.executor.memory.as_u64() / 2),
             storage_disk: config.storage.disk.as_u64(),
             storage_directory: if config.storage.directory.is_empty() {
                 std::env::temp_dir()

@@ -1,17 +1,21 @@
 //! Sending deliveries to peers: one connection for each, opened when it is needed.
 //!
-//! Deliveries wait for credit independently, so that one that waits never holds up the oldest batch. Frames that were
-//! sent are kept until the peer has admitted them; a broken connection is opened again and repeats them.
+//! The deliveries of a batch to a peer go one after the other, and their rows are loaded when it is their turn: what waits
+//! stays where it is, in memory or in a file. Batches do not wait for each other, so that one that waits for credit never
+//! holds up the oldest. Frames that were sent are kept until the peer has admitted them; a broken connection is opened
+//! again and repeats them.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tidemill_rpc::channel;
 use tidemill_rpc::shuffle::push_request::Message;
 use tidemill_rpc::shuffle::shuffle_service_client::ShuffleServiceClient;
 use tidemill_rpc::shuffle::{Hello, PushRequest, PushResponse};
-use tidemill_storage::{CreditWindow, Delivery, Frame, InFlight, encode};
+use tidemill_storage::{CreditWindow, Delivery, Frame, InFlight, MemoryKind, encode};
 use tidemill_types::{BatchTime, ExecutorId, Generation, Incarnation, JobId};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -23,7 +27,7 @@ use crate::node::Node;
 use crate::wire::encode_frame;
 
 /// Frames between the deliveries and the connection.
-const QUEUE: usize = 32;
+const QUEUE: usize = 8;
 const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub(crate) struct Peers {
     /// The batch of each job up to which none needs credit, for connections that are yet to be opened.
     oldest: DashMap<JobId, BatchTime>,
     local: Arc<CreditWindow>,
+    /// What is still to be sent, by peer and batch. There is a queue while a task works on it.
+    queues: Mutex<HashMap<(ExecutorId, JobId, BatchTime), VecDeque<Delivery>>>,
 }
 
 struct Sender {
@@ -55,7 +61,27 @@ impl Peers {
             senders: DashMap::new(),
             oldest: DashMap::new(),
             local: Arc::new(CreditWindow::new()),
+            queues: Mutex::default(),
         }
+    }
+
+    /// Adds a delivery to its queue; true if somebody has to begin to work on it.
+    fn enqueue(&self, delivery: Delivery) -> bool {
+        let key = (delivery.to, delivery.map.job, delivery.map.batch);
+        let mut queues = self.queues.lock();
+        let begins = !queues.contains_key(&key);
+        queues.entry(key).or_default().push_back(delivery);
+        begins
+    }
+
+    /// The next delivery of a queue, which is gone after the last.
+    fn dequeue(&self, key: (ExecutorId, JobId, BatchTime)) -> Option<Delivery> {
+        let mut queues = self.queues.lock();
+        let next = queues.get_mut(&key).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            queues.remove(&key);
+        }
+        next
     }
 
     /// The executors that there are. Connections to others end.
@@ -141,36 +167,86 @@ impl Peers {
     }
 }
 
-/// Sends a map's deliveries: to this executor without serialisation, to others over their connections. Returns bytes
-/// sent to others and bytes kept here. Must run on the I/O runtime.
+/// Sends a map's deliveries: to this executor without serialisation, to others over their connections. Must run on the
+/// I/O runtime.
 pub(crate) fn push(node: &Arc<Node>, deliveries: Vec<Delivery>) {
     for delivery in deliveries {
-        let node = Arc::clone(node);
-        let job = delivery.map.job;
-        if delivery.to == node.executor {
-            push_local(&node, &delivery);
+        if delivery.to == node.executor && push_now(node, &delivery) {
             continue;
         }
-        let (window, frames) = node.peers.sender(&node, delivery.to);
-        tokio::spawn(async move {
-            for frame in node.frames.build(&delivery) {
-                let mut frame = match frame_for_wire(frame) {
-                    Ok(frame) => frame,
-                    Err(error) => {
-                        error!(map = %delivery.map, %error, "a frame could not be made");
-                        return;
-                    }
-                };
-                let (batch, bytes) = (frame.head.batch, frame.bytes);
-                let Ok(permit) = window.acquire(job, batch, bytes).await else {
-                    return;
-                };
-                frame.head.oldest = permit.oldest;
+        let key = (delivery.to, delivery.map.job, delivery.map.batch);
+        if node.peers.enqueue(delivery) {
+            let node = Arc::clone(node);
+            tokio::spawn(async move {
+                while let Some(delivery) = node.peers.dequeue(key) {
+                    send(&node, &delivery).await;
+                }
+            });
+        }
+    }
+}
+
+/// Gives this executor a delivery if that takes neither waiting nor files.
+fn push_now(node: &Node, delivery: &Delivery) -> bool {
+    // The oldest batch needs no credit; others wait in their queue if there is not enough for all frames.
+    let free = delivery.bytes == 0 || node.budget.has_room(MemoryKind::Shuffle, 2 * delivery.bytes);
+    if !free || !node.peers.local.is_oldest(delivery.map.job, delivery.map.batch) || node.router.is_spilled(delivery) {
+        return false;
+    }
+    let Ok(Some(parts)) = node.router.load(delivery) else {
+        return false;
+    };
+    for mut frame in node.frames.build(delivery, &parts) {
+        frame.head.oldest = true;
+        admit(node, frame);
+    }
+    true
+}
+
+/// Sends one delivery, frame by frame, as there is credit.
+async fn send(node: &Arc<Node>, delivery: &Delivery) {
+    let loaded = if node.router.is_spilled(delivery) {
+        let (node, delivery) = (Arc::clone(node), delivery.clone());
+        tokio::task::spawn_blocking(move || node.router.load(&delivery)).await
+    } else {
+        Ok(node.router.load(delivery))
+    };
+    let parts = match loaded {
+        Ok(Ok(Some(parts))) => parts,
+        // Its batch is over.
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => {
+            warn!(map = %delivery.map, %error, "a map output that was kept is lost");
+            node.output_lost(delivery.map);
+            return;
+        }
+        Err(error) => return error!(map = %delivery.map, %error, "a delivery could not be loaded"),
+    };
+    let remote = (delivery.to != node.executor).then(|| node.peers.sender(node, delivery.to));
+    let window = remote.as_ref().map_or(&node.peers.local, |(window, _)| window);
+    for mut frame in node.frames.build(delivery, &parts) {
+        if remote.is_some() {
+            frame = match frame_for_wire(frame) {
+                Ok(frame) => frame,
+                Err(error) => return error!(map = %delivery.map, %error, "a frame could not be made"),
+            };
+        }
+        let Ok(permit) = window.acquire(delivery.map.job, delivery.map.batch, frame.bytes).await else {
+            return;
+        };
+        frame.head.oldest = permit.oldest;
+        match &remote {
+            Some((_, frames)) => {
                 if frames.send(frame).await.is_err() {
                     return;
                 }
             }
-        });
+            None if node.shuffle.would_spill(&frame) => {
+                let node = Arc::clone(node);
+                let _ = tokio::task::spawn_blocking(move || admit(&node, frame)).await;
+            }
+            None => admit(node, frame),
+        }
     }
 }
 
@@ -182,39 +258,12 @@ fn frame_for_wire(mut frame: Frame) -> Result<Frame, tidemill_storage::Error> {
     Ok(frame)
 }
 
-fn push_local(node: &Arc<Node>, delivery: &Delivery) {
-    for mut frame in node.frames.build(delivery) {
-        let window = Arc::clone(&node.peers.local);
-        let ready = futures::FutureExt::now_or_never(window.acquire(frame.head.job, frame.head.batch, frame.bytes));
-        match ready {
-            Some(Ok(permit)) if !node.shuffle.would_spill(&frame) => {
-                frame.head.oldest = permit.oldest;
-                admit(node, frame);
-            }
-            Some(Ok(permit)) => {
-                frame.head.oldest = permit.oldest;
-                let node = Arc::clone(node);
-                tokio::task::spawn_blocking(move || admit(&node, frame));
-            }
-            Some(Err(_)) => return,
-            None => {
-                let node = Arc::clone(node);
-                tokio::spawn(async move {
-                    let Ok(permit) = window.acquire(frame.head.job, frame.head.batch, frame.bytes).await else {
-                        return;
-                    };
-                    frame.head.oldest = permit.oldest;
-                    let _ = tokio::task::spawn_blocking(move || admit(&node, frame)).await;
-                });
-            }
-        }
-    }
-}
-
 fn admit(node: &Node, frame: Frame) {
     let map = frame.head.map();
+    let batch = (frame.head.job, frame.head.batch);
     if let Err(error) = node.shuffle.admit(frame) {
         error!(%map, %error, "a local frame was not admitted");
+        node.batch_refused(batch, &error);
     }
 }
 

@@ -193,7 +193,13 @@ impl BlockSink for Sink {
         };
         self.sequence += 1;
         let border = self.next_border();
-        let stored = self.node.blocks.put_block(id, vec![block.batch]);
+        let stored = if self.node.blocks.would_spill(block.bytes) {
+            let node = Arc::clone(&self.node);
+            let put = tokio::task::spawn_blocking(move || node.blocks.put_block(id, vec![block.batch]));
+            put.await.map_err(|error| SinkError(error.to_string()))?
+        } else {
+            self.node.blocks.put_block(id, vec![block.batch])
+        };
         self.pending.push(wire::StoredBlock {
             sequence: id.sequence,
             rows: stored.rows,

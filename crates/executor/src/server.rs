@@ -89,6 +89,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
         batches: BTreeMap::new(),
         waiting: HashMap::new(),
         complete: HashSet::new(),
+        refused: BTreeMap::new(),
         receivers: Receivers::default(),
         collecting: HashMap::new(),
     };

@@ -13,11 +13,11 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{ForeachUnit, InputItem, OutputKind, Source};
 use tidemill_engine::{
-    BroadcastValues, ForeachBatch, Panes, RecordBatch, SchemaRef, SlotInput, TaskBinding, TaskStream, Template,
+    BroadcastValues, ForeachBatch, Panes, RecordBatch, Rows, SchemaRef, SlotInput, TaskBinding, TaskStream, Template,
     encode_ipc,
 };
 use tidemill_rpc::driver as wire;
-use tidemill_storage::{DatasetKey, VersionKey, sliced_bytes};
+use tidemill_storage::{Charge, DatasetKey, MemoryKind, Stowed, VersionKey, sliced_bytes};
 use tidemill_types::{
     AccumulatorId, BatchTime, BroadcastId, DatasetId, FailureKind, OutputId, TaskAttempt, TaskFailure, TaskKey,
 };
@@ -190,10 +190,15 @@ impl Task {
             inputs,
             index: self.info.index,
             previous: self.info.previous(stage),
-            memory: keeps.then(|| self.node.memory(self.info.job.id, stage.id, self.launch.partition)),
+            memory: keeps.then(|| {
+                let memories = &self.node.memories;
+                memories.memory(self.info.job.id, stage.id, self.launch.partition)
+            }),
             broadcasts,
         };
-        let rows = template.run(binding).map_err(TaskFailure::from)?;
+        let rows = template
+            .run_in(binding, &self.node.workspace)
+            .map_err(TaskFailure::from)?;
         match &stage.output {
             StageOutput::Exchange { .. } => self.send(template, rows, &mut finished).await?,
             StageOutput::Result { dataset, outputs } => {
@@ -249,8 +254,16 @@ impl Task {
         let job = &self.info.job;
         match &slot.kind {
             SlotKind::Shuffle { from } => {
-                let batches = self.node.shuffle.read(job.id, self.info.batch, *from, read.partition);
-                Ok(SlotInput::Batches(batches.map_err(storage_failure)?))
+                let (node, from) = (Arc::clone(&self.node), *from);
+                let (job, batch, partition) = (job.id, self.info.batch, read.partition);
+                let open = move || -> Result<Rows, TaskFailure> {
+                    let rows = node
+                        .shuffle
+                        .open(job, batch, from, partition)
+                        .map_err(storage_failure)?;
+                    Ok(Box::new(rows.map(|rows| rows.map_err(storage_failure))))
+                };
+                Ok(SlotInput::Opener(Arc::new(open)))
             }
             SlotKind::Dataset { dataset, batches } => {
                 let window = self.info.window(*dataset, *batches, read.partition);
@@ -266,7 +279,7 @@ impl Task {
                     };
                     part(&node, key)
                 };
-                Ok(SlotInput::Panes(Arc::new(Panes::new(indices, load))))
+                Ok(SlotInput::Panes(Arc::new(Panes::opened_by(indices, load))))
             }
             SlotKind::Table { name } if job.plan.broadcasts.contains(name) => {
                 let value = broadcasts.get(name);
@@ -311,23 +324,29 @@ impl Task {
         let count = move |batch: &RecordBatch| {
             counter.fetch_add(batch.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
         };
-        let mut stored = Vec::new();
+        let mut blocks = Vec::new();
         let mut rest = Vec::new();
         for item in items {
             match item {
                 InputItem::Block { id, .. } => {
-                    let block = self.node.blocks.block(*id).map_err(storage_failure)?;
-                    let block =
-                        block.ok_or_else(|| TaskFailure::new(FailureKind::InputLost, format!("{id} is not here")))?;
-                    block.iter().for_each(&count);
-                    stored.extend(block.iter().cloned());
+                    if !self.node.blocks.has_block(*id) {
+                        return Err(TaskFailure::new(FailureKind::InputLost, format!("{id} is not here")));
+                    }
+                    blocks.push(*id);
                 }
                 other => rest.push(other.clone()),
             }
         }
-        if rest.is_empty() {
-            return Ok(SlotInput::Batches(stored));
-        }
+        let node = Arc::clone(&self.node);
+        let stored = blocks.into_iter().flat_map(move |id| -> Rows {
+            match node.blocks.rows(Stowed::Block(id)) {
+                Some(rows) => Box::new(rows.map(|rows| rows.map_err(storage_failure))),
+                None => {
+                    let failure = TaskFailure::new(FailureKind::InputLost, format!("{id} is not here"));
+                    Box::new(std::iter::once(Err(failure)))
+                }
+            }
+        });
         let options = ReadOptions {
             batch: self.info.batch,
             max_line_bytes: self.max_line_bytes,
@@ -336,19 +355,17 @@ impl Task {
         };
         let source = source.clone();
         let failed = |error: tidemill_connectors::Error| TaskFailure::new(error.kind(), error.to_string());
-        let read = rest.into_iter().flat_map(
-            move |item| -> Box<dyn Iterator<Item = Result<RecordBatch, TaskFailure>> + Send> {
-                match open(&item, &source, &options) {
-                    Ok(rows) => Box::new(rows.map(move |rows| rows.map_err(failed))),
-                    Err(error) => Box::new(std::iter::once(Err(failed(error)))),
-                }
-            },
-        );
-        let counted = stored.into_iter().map(Ok).chain(read.inspect(move |rows| {
+        let read = rest.into_iter().flat_map(move |item| -> Rows {
+            match open(&item, &source, &options) {
+                Ok(rows) => Box::new(rows.map(move |rows| rows.map_err(failed))),
+                Err(error) => Box::new(std::iter::once(Err(failed(error)))),
+            }
+        });
+        let counted = stored.chain(read).inspect(move |rows| {
             if let Ok(rows) = rows {
                 count(rows);
             }
-        }));
+        });
         Ok(SlotInput::Reader(Box::new(counted)))
     }
 
@@ -364,26 +381,29 @@ impl Task {
         let mut partitioner = template
             .partitioner(self.key())
             .ok_or_else(|| TaskFailure::new(FailureKind::Internal, "the stage's exchange has no partitioner"))?;
-        let mut parts: Vec<(u32, RecordBatch)> = Vec::new();
+        let mut output = self.node.router.write_output();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             finished.output_rows += batch.num_rows() as u64;
-            parts.extend(partitioner.partition(&batch)?);
+            for (partition, rows) in partitioner.partition(&batch)? {
+                output.push(partition, rows).map_err(storage_failure)?;
+            }
         }
         finished.deltas = rows.deltas();
+        // What it worked with is free for those that read its output.
+        drop(rows);
         let only = (!self.launch.only_targets.is_empty()).then_some(self.launch.only_targets.as_slice());
         let deliveries = self
             .node
             .router
-            .finish_map(self.key(), self.launch.attempt, parts, only)
+            .finish_map(self.key(), self.launch.attempt, output, only)
             .map_err(storage_failure)?;
         for delivery in &deliveries {
-            let bytes: u64 = delivery.parts.iter().map(|(_, rows)| sliced_bytes(rows)).sum();
-            finished.output_bytes += bytes;
+            finished.output_bytes += delivery.bytes;
             if delivery.to == self.node.executor {
-                finished.local_bytes += bytes;
+                finished.local_bytes += delivery.bytes;
             } else {
-                finished.sent_bytes += bytes;
+                finished.sent_bytes += delivery.bytes;
             }
         }
         let _io = self.io.enter();
@@ -410,7 +430,15 @@ impl Task {
                 writers.push(self.writer(output, &schema)?);
             }
         }
-        let mut kept = Vec::new();
+        let mut kept = dataset.map(|dataset| {
+            let key = DatasetKey {
+                job: self.info.job.id,
+                dataset,
+                batch: self.info.batch,
+                partition: self.launch.partition,
+            };
+            (key, self.node.blocks.write_dataset(key, self.info.job.medium(dataset)))
+        });
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             if batch.num_rows() == 0 {
@@ -421,23 +449,19 @@ impl Task {
             for writer in &mut writers {
                 writer.write(&batch)?;
             }
-            if dataset.is_some() {
+            if let Some((_, kept)) = &mut kept {
                 // What is remembered holds no more of the input than it uses.
-                kept.push(tidemill_storage::compact(&batch).map_err(storage_failure)?);
+                let batch = tidemill_storage::compact(&batch).map_err(storage_failure)?;
+                kept.push(batch).map_err(storage_failure)?;
             }
         }
         finished.deltas = rows.deltas();
+        drop(rows);
         for writer in writers {
             finished.outputs.push(writer.finish(self, &schema).await?);
         }
-        if let Some(dataset) = dataset {
-            let key = DatasetKey {
-                job: self.info.job.id,
-                dataset,
-                batch: self.info.batch,
-                partition: self.launch.partition,
-            };
-            self.node.blocks.put_dataset(key, kept).map_err(storage_failure)?;
+        if let Some((key, kept)) = kept {
+            kept.finish().map_err(storage_failure)?;
             finished.dataset = Some(key);
         }
         Ok(())
@@ -489,6 +513,7 @@ impl Task {
         Ok(OutputWriter {
             id: output.id,
             rows: 0,
+            charge: self.node.budget.charge(MemoryKind::Tasks, 0),
             sink,
         })
     }
@@ -498,6 +523,8 @@ impl Task {
 struct OutputWriter {
     id: OutputId,
     rows: u64,
+    /// The memory of rows that it holds, and of the message that they become.
+    charge: Charge,
     sink: OutputSink,
 }
 
@@ -522,7 +549,9 @@ impl OutputWriter {
             OutputSink::Rows { batches, left } => {
                 let take = batch.num_rows().min(*left);
                 if take > 0 {
-                    batches.push(batch.slice(0, take));
+                    let rows = batch.slice(0, take);
+                    hold(&mut self.charge, 2 * sliced_bytes(&rows))?;
+                    batches.push(rows);
                     *left -= take;
                 }
                 Ok(())
@@ -531,6 +560,7 @@ impl OutputWriter {
                 .write(batch)
                 .map_err(|error| TaskFailure::new(error.kind(), error.to_string())),
             OutputSink::Foreach { batches, .. } => {
+                hold(&mut self.charge, sliced_bytes(batch))?;
                 batches.push(batch.clone());
                 Ok(())
             }
@@ -575,10 +605,22 @@ impl OutputWriter {
     }
 }
 
+fn hold(charge: &mut Charge, bytes: u64) -> Result<(), TaskFailure> {
+    if charge.grow(bytes) {
+        return Ok(());
+    }
+    let message = format!(
+        "an output of one partition has {} bytes and needs {bytes} more, and there is no room in memory ({}): give \
+         executors more memory (executor.memory), or use more partitions",
+        charge.bytes(),
+        charge.budget().describe()
+    );
+    Err(TaskFailure::new(FailureKind::Resource, message))
+}
+
 /// The rows of a part of a dataset that has to be here.
-fn part(node: &Node, key: DatasetKey) -> Result<Vec<RecordBatch>, TaskFailure> {
-    let rows = node.blocks.dataset(key).map_err(storage_failure)?;
-    let rows = rows.ok_or_else(|| {
+fn part(node: &Node, key: DatasetKey) -> Result<Rows, TaskFailure> {
+    let rows = node.blocks.rows(Stowed::Dataset(key)).ok_or_else(|| {
         let DatasetKey {
             dataset,
             batch,
@@ -588,7 +630,7 @@ fn part(node: &Node, key: DatasetKey) -> Result<Vec<RecordBatch>, TaskFailure> {
         let what = format!("partition {partition} of batch {batch} of dataset {dataset}");
         TaskFailure::new(FailureKind::InputLost, format!("{what} is not here"))
     })?;
-    Ok(rows.to_vec())
+    Ok(Box::new(rows.map(|rows| rows.map_err(storage_failure))))
 }
 
 fn storage_failure(error: tidemill_storage::Error) -> TaskFailure {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidemill_dstream::InputItem;
 use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_types::{
-    AccumulatorId, Attempt, BatchTime, BlockId, BroadcastId, ExecutorId, JobId, OutputId, PlanVersion, ReceiverId,
-    RoutingVersion, SlotId, StageId, StreamId,
+    AccumulatorId, Attempt, BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, JobId, OutputId, PlanVersion,
+    ReceiverId, RoutingVersion, SlotId, StageId, StreamId,
 };
 
 use crate::event::{DatasetPart, OutputPart};
@@ -50,6 +50,15 @@ pub enum Action {
         executor: ExecutorId,
         job: JobId,
         parts: Vec<(DatasetPart, ExecutorId)>,
+    },
+    /// A dataset is remembered for fewer batches and kept as any other from now on.
+    Unpersist {
+        executor: ExecutorId,
+        job: JobId,
+        dataset: DatasetId,
+        remember: u32,
+        /// Batches before this one can go.
+        from: BatchTime,
     },
     Cancel {
         executor: ExecutorId,

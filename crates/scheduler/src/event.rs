@@ -7,7 +7,7 @@ use tidemill_dstream::plan::JobPlan;
 use tidemill_dstream::{BackPressure, FailurePolicy, InputItem};
 use tidemill_types::{
     AccumulatorId, Attempt, BatchTime, BlockId, BroadcastId, DatasetId, ExecutorId, JobId, OutputId, ReceiverId,
-    StageId, StreamId, TaskFailure,
+    StageId, StreamId, TaskFailure, TaskKey,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,19 @@ pub enum Event {
         job: JobId,
         missing: Vec<DatasetPart>,
     },
+    /// An executor: what it has held and does not hold any more, because there was no room or a file is damaged.
+    DataLost {
+        executor: ExecutorId,
+        job: JobId,
+        datasets: Vec<DatasetPart>,
+        /// Map outputs that were kept.
+        outputs: Vec<TaskKey>,
+        blocks: Vec<BlockId>,
+    },
+    /// A reader outside of the job: it wants remembered partitions that nobody holds.
+    PartsWanted { job: JobId, parts: Vec<DatasetPart> },
+    /// The control service: a stream's batches are not to be kept beyond what windows need.
+    Unpersisted { job: JobId, dataset: DatasetId },
     /// The committer's answer to [`Action::Commit`](crate::Action::Commit).
     Committed {
         job: JobId,

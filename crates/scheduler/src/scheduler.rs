@@ -126,6 +126,21 @@ impl Scheduler {
                     job.on_datasets_fetched(executor, &missing)
                 });
             }
+            Event::DataLost {
+                executor,
+                job,
+                datasets,
+                outputs,
+                blocks,
+            } => self.one_job(now, job, &mut actions, |job, cx| {
+                job.on_data_lost(cx, executor, &datasets, &outputs, &blocks);
+            }),
+            Event::PartsWanted { job, parts } => {
+                self.one_job(now, job, &mut actions, |job, _| job.on_parts_wanted(&parts));
+            }
+            Event::Unpersisted { job, dataset } => {
+                self.one_job(now, job, &mut actions, |job, cx| job.on_unpersisted(cx, dataset));
+            }
             Event::Committed { job, batch, result } => {
                 self.one_job(now, job, &mut actions, |job, cx| job.on_committed(cx, batch, result));
             }

@@ -21,12 +21,20 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    #[error("spilled data has reached its limit of {limit} bytes")]
+    #[error("spilled data has reached its limit of {limit} bytes (storage.disk)")]
     SpillFull { limit: u64 },
 
-    /// More memory is needed than is allowed, and there is nowhere to spill to.
-    #[error("{bytes} bytes of shuffled rows do not fit into memory and spilling is off")]
-    OutOfMemory { bytes: u64 },
+    /// Neither memory nor disk has room.
+    #[error(
+        "{bytes} bytes have no room in memory ({memory}) and {disk}: give executors more memory (executor.memory) or \
+         disk (storage.disk), use more partitions, or keep less"
+    )]
+    Full {
+        bytes: u64,
+        /// Who holds how much.
+        memory: String,
+        disk: &'static str,
+    },
 
     /// A frame or stream that no correct peer sends.
     #[error("malformed frame: {reason}")]
@@ -69,7 +77,7 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::SpillLost { .. } | Self::MapInputLost { .. } | Self::Incomplete { .. } => FailureKind::InputLost,
-            Self::SpillFailed { .. } | Self::SpillFull { .. } | Self::OutOfMemory { .. } => FailureKind::Resource,
+            Self::SpillFailed { .. } | Self::SpillFull { .. } | Self::Full { .. } => FailureKind::Resource,
             Self::Malformed { .. } | Self::NoRoute { .. } | Self::Arrow(_) => FailureKind::Internal,
         }
     }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! All of it is passive: it holds no task slot and starts no thread, so stages cannot wait for each other's slots.
-//! Memory is charged to one [`MemoryBudget`]; what does not fit goes to files of one [`SpillDir`].
+//! Memory is charged to one [`MemoryBudget`], which says who has to give way; what does not fit goes to files of one
+//! [`SpillDir`].
 //!
 //! Ownership: everything is shared between the executor's event loop, its task threads and its network tasks. Locks
 //! are held for bookkeeping only, never across an await or file access. Methods whose docs say so may read or write
@@ -37,15 +38,18 @@ mod spill;
 #[cfg(test)]
 mod testing;
 
-pub use block_store::{BlockStore, BlockStoreOptions, DatasetKey, Inventory, Stored};
+pub use block_store::{
+    BlockStore, BlockStoreOptions, DatasetKey, DatasetWriter, DueMark, Inventory, Stored, StoredRows, Stowed,
+};
 pub use compact::compact;
 pub use error::{Error, Result};
-pub use exchange::{Delivery, Exchange, ExchangeRouter, Resent, RoutingTable};
+pub use exchange::{Delivery, Exchange, ExchangeRouter, OutputWriter, Parts, RoutingTable};
 pub use frame::{EncodedFrame, Frame, FrameBuilder, FrameHead, Run, decode, encode};
 pub use ipc::{decode_stream, encode_stream};
-pub use memory::{Charge, MemoryBudget, MemoryKind, MemoryLimits};
+pub use memory::{Charge, MemoryBudget, MemoryKind, MemoryLimits, MemoryUse, Reclaim};
 pub use outbox::{Closed, CreditWindow, InFlight, Permit};
 pub use pieces::{Assembly, Manifest, PIECE_BYTES, Piece, PieceCounts, PieceStore, Stored as StoredPiece, VersionKey};
-pub use shuffle::{Admission, DropReason, ShuffleEvent, ShuffleOptions, ShuffleReady, ShuffleStore};
+pub use shelf::Gone;
+pub use shuffle::{Admission, DropReason, ShuffleEvent, ShuffleOptions, ShuffleReady, ShuffleRows, ShuffleStore};
 pub use size::{retained_bytes, sliced_bytes};
-pub use spill::{SpillDir, SpillFile};
+pub use spill::{SpillDir, SpillFile, SpillWriter};

@@ -195,6 +195,7 @@ impl TestJob {
                 name,
                 input: StreamInput::From(output.from),
                 steps: vec![Step { operator, line }],
+                persist: None,
                 line,
             });
         }

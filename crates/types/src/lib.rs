@@ -4,6 +4,7 @@
 
 mod failure;
 mod id;
+mod storage_level;
 mod task;
 mod time;
 
@@ -12,5 +13,6 @@ pub use id::{
     AccumulatorId, Attempt, BroadcastId, DatasetId, ExecutorId, Generation, Incarnation, JobId, OutputId, PlanVersion,
     ReceiverId, RoutingVersion, SlotId, StageId, StreamId,
 };
+pub use storage_level::{Medium, StorageLevel, UnknownLevel};
 pub use task::{BlockId, TaskAttempt, TaskKey};
 pub use time::BatchTime;

@@ -66,6 +66,15 @@ pub(crate) async fn executors(driver: &str, output: Output) -> Result<()> {
     Ok(())
 }
 
+pub(crate) async fn unpersist(driver: &str, job: &str, stream: &str, output: Output) -> Result<()> {
+    Client::connect(driver).await?.unpersist(job, stream).await?;
+    match output {
+        Output::Table => println!("stream {stream} of job {job} is not remembered any more"),
+        Output::Json => println!("{}", json::unpersisted(job, stream)?),
+    }
+    Ok(())
+}
+
 pub(crate) async fn sql(driver: &str, query: &str, output: Output) -> Result<()> {
     let (schema, batches) = Client::connect(driver).await?.sql(query).await?;
     match output {

@@ -98,6 +98,9 @@ pub(crate) async fn execute(cli: Cli, registry: &Registry) -> Result<()> {
             let variable = broadcast::Variable { job, name };
             broadcast::change(&driver.driver, &variable, &change, format, global.output).await
         }
+        Command::Unpersist { job, stream, driver } => {
+            inspect::unpersist(&driver.driver, &job, &stream, global.output).await
+        }
         Command::Sql { query, driver } => inspect::sql(&driver.driver, &query, global.output).await,
         Command::Top {
             table,

@@ -8,7 +8,7 @@ use arrow::json::ArrayWriter;
 use serde_json::{Value, json};
 use tidemill_client::{
     AccumulatorBatch, AccumulatorSummary, BatchSummary, BroadcastSummary, Bucket, Delays, ExecutorSummary, JobDetail,
-    JobSummary, PrintedBatch, Reading, Scalar, Submitted,
+    JobSummary, KindSummary, PrintedBatch, Reading, Scalar, StorageSummary, Submitted,
 };
 
 pub(crate) fn submitted(submitted: &Submitted, name: &str) -> Result<String> {
@@ -44,6 +44,10 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
             "executors": stage.executors.iter().map(|id| id.0).collect::<Vec<_>>(),
         })
     });
+    let remembered = detail
+        .remembered
+        .iter()
+        .map(|stream| json!({"stream": stream.stream, "level": stream.level, "batches": stream.batches}));
     text(&json!({
         "summary": summary_value(&detail.summary),
         "batches": detail.batches.iter().map(batch).collect::<Vec<_>>(),
@@ -52,6 +56,7 @@ pub(crate) fn job(detail: &JobDetail) -> Result<String> {
         "tables": detail.tables,
         "accumulators": detail.accumulators.iter().map(accumulator).collect::<Vec<_>>(),
         "broadcasts": detail.broadcasts.iter().map(broadcast).collect::<Vec<_>>(),
+        "remembered": remembered.collect::<Vec<_>>(),
     }))
 }
 
@@ -145,9 +150,36 @@ pub(crate) fn executors(executors: &[ExecutorSummary]) -> Result<String> {
             "pieces_from_peers": executor.pieces.from_peers,
             "pieces_sent": executor.pieces.sent,
             "pieces_corrupt": executor.pieces.corrupt,
+            "storage": executor.storage.as_ref().map(storage),
         })
     };
     text(&Value::Array(executors.iter().map(value).collect()))
+}
+
+fn storage(storage: &StorageSummary) -> Value {
+    let kind = |kind: &KindSummary| {
+        let value = json!({
+            "memory_bytes": kind.memory_bytes,
+            "peak_bytes": kind.peak_bytes,
+            "disk_bytes": kind.disk_bytes,
+            "evicted": kind.evicted,
+            "dropped": kind.dropped,
+        });
+        (kind.kind.clone(), value)
+    };
+    json!({
+        "memory_limit": storage.memory_limit,
+        "peak_bytes": storage.peak_bytes,
+        "disk_limit": storage.disk_limit,
+        "spilled_files": storage.spilled_files,
+        "written_bytes": storage.written_bytes,
+        "lost_files": storage.lost_files,
+        "kinds": storage.kinds.iter().map(kind).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+pub(crate) fn unpersisted(job: &str, stream: &str) -> Result<String> {
+    text(&json!({"job": job, "stream": stream, "remembered": false}))
 }
 
 pub(crate) fn valid(file: &Path) -> Result<String> {

@@ -249,6 +249,7 @@ pub(crate) fn executors(executors: &[ExecutorSummary]) -> String {
         "completed",
         "failed",
         "memory",
+        "disk",
         "receivers",
     ]);
     for executor in executors {
@@ -261,9 +262,52 @@ pub(crate) fn executors(executors: &[ExecutorSummary]) -> String {
             executor.queued_tasks.to_string(),
             executor.completed_tasks.to_string(),
             executor.failed_tasks.to_string(),
-            tidemill_config::ByteSize(executor.memory_bytes).to_string(),
+            memory(executor),
+            bytes(executor.spilled_bytes),
             executor.receivers.to_string(),
         ]);
     }
-    table.to_string()
+    let mut text = table.to_string();
+    let storages = executors.iter().filter_map(|executor| executor.storage.as_ref());
+    let lost: u64 = storages.map(|storage| storage.lost_files).sum();
+    let holders = executors
+        .iter()
+        .filter_map(|executor| Some((executor, executor.storage.as_ref()?)));
+    let mut kinds = self::table(&["executor", "holds", "memory", "peak", "disk", "evicted", "dropped"]);
+    for (executor, storage) in holders {
+        for kind in storage
+            .kinds
+            .iter()
+            .filter(|kind| kind.peak_bytes > 0 || kind.disk_bytes > 0)
+        {
+            kinds.add_row([
+                executor.id.to_string(),
+                kind.kind.replace('_', " "),
+                bytes(kind.memory_bytes),
+                bytes(kind.peak_bytes),
+                bytes(kind.disk_bytes),
+                kind.evicted.to_string(),
+                kind.dropped.to_string(),
+            ]);
+        }
+    }
+    if kinds.row_count() > 0 {
+        text.push_str(&format!("\n\n{kinds}"));
+    }
+    if lost > 0 {
+        text.push_str(&format!("\n{lost} files of spilled data could not be read back"));
+    }
+    text
+}
+
+fn bytes(bytes: u64) -> String {
+    tidemill_config::ByteSize(bytes).to_string()
+}
+
+/// What is in memory, of what may be.
+fn memory(executor: &ExecutorSummary) -> String {
+    match &executor.storage {
+        Some(storage) => format!("{} of {}", bytes(executor.memory_bytes), bytes(storage.memory_limit)),
+        None => bytes(executor.memory_bytes),
+    }
 }

@@ -200,6 +200,23 @@ impl StreamingContext {
 }
 
 impl DStream {
+    /// Keeps the stream's batches no longer than windows need them, also if it was persisted. A stream that has not been
+    /// started is not persisted at all then.
+    ///
+    /// # Errors
+    /// What [`Client::unpersist`] says.
+    pub async fn unpersist(&self) -> Result<()> {
+        let context = StreamingContext {
+            job: Arc::clone(&self.job),
+        };
+        if !matches!(context.started(), Ok(Some(_))) {
+            self.job.lock().nodes[self.node].persist = None;
+            return Ok(());
+        }
+        let (handle, name) = self.remembered_as()?;
+        handle.unpersist(&name).await
+    }
+
     /// The stream's batches from one time to another, both included and floored to its slide, as long as the job
     /// [remembers](StreamingContext::remember) them; see [`Client::slice`].
     ///
@@ -207,6 +224,12 @@ impl DStream {
     /// [`Error::Lifecycle`] before the start, or if the stream is only a step of another one: give it a name. What
     /// [`Client::slice`] says.
     pub async fn slice(&self, from: BatchTime, to: BatchTime) -> Result<Vec<RememberedBatch>> {
+        let (handle, name) = self.remembered_as()?;
+        handle.slice(&name, from, to).await
+    }
+
+    /// The job, and the stream's name in it.
+    fn remembered_as(&self) -> Result<(JobHandle, String)> {
         let context = StreamingContext {
             job: Arc::clone(&self.job),
         };
@@ -214,9 +237,10 @@ impl DStream {
             return Err(Error::Lifecycle("the context was stopped without a job".to_owned()));
         };
         let Some(name) = started.streams.get(&self.node) else {
-            let reason = "the stream is a step of another one and not remembered by itself: give it a name";
+            let reason =
+                "the stream is a step of another one and not remembered by itself: give it a name, or persist it";
             return Err(Error::Lifecycle(reason.to_owned()));
         };
-        started.handle.slice(name, from, to).await
+        Ok((started.handle.clone(), name.clone()))
     }
 }

@@ -1,6 +1,6 @@
 //! From handles to named streams.
 //!
-//! A place becomes a stream of its own if something looks at it: it was named, it is the end of a chain with an output,
+//! A place becomes a stream of its own if something looks at it: it was named or persisted, it is the end of a chain with an output,
 //! a step takes it in or looks at its state, or it is continued more than once. All others are steps of the place behind them. Places that
 //! lead nowhere are left out, unless they have a name, which SQL may use.
 
@@ -47,7 +47,8 @@ pub(super) fn names(job: &Job) -> Vec<Option<String>> {
     }
     // Children stand behind their parents, so what leads nowhere is known before its parent is reached.
     for node in (0..job.nodes.len()).rev() {
-        looked_at[node] |= job.nodes[node].name.is_some() || continued[node] > 1;
+        let own = job.nodes[node].name.is_some() || job.nodes[node].persist.is_some();
+        looked_at[node] |= own || continued[node] > 1;
         if !looked_at[node] && continued[node] == 0 {
             continue;
         }
@@ -110,6 +111,7 @@ fn stream(job: &Job, names: &[Option<String>], node: usize, own_name: String) ->
         name: own_name,
         input,
         steps,
+        persist: job.nodes[node].persist,
         line: Line(None),
     }
 }

@@ -212,6 +212,13 @@ impl ControlService for Driver {
         Ok(Response::new(control::ListExecutorsResponse { executors }))
     }
 
+    async fn unpersist_stream(
+        &self,
+        _: Request<control::UnpersistStreamRequest>,
+    ) -> Result<Response<control::UnpersistStreamResponse>, Status> {
+        Ok(Response::new(control::UnpersistStreamResponse {}))
+    }
+
     async fn list_broadcasts(
         &self,
         request: Request<control::ListBroadcastsRequest>,

@@ -32,7 +32,7 @@ pub(super) const BROADCAST: &[&str] = &[
     "reload",
     "updatable",
 ];
-pub(super) const STREAM: &[&str] = &["source", "from", "steps"];
+pub(super) const STREAM: &[&str] = &["source", "from", "persist", "steps"];
 pub(super) const SOCKET_TEXT: &[&str] = &["host", "port", "block_interval", "max_rate", "initial_rate"];
 pub(super) const BACK_PRESSURE: &[&str] = &["proportional", "integral", "derived", "min_rate"];
 pub(super) const TEXT_FILE: &[&str] = &["path", "batch_lines"];

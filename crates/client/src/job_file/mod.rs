@@ -27,6 +27,8 @@ use tidemill_dstream::{
     TableFormat,
 };
 
+use tidemill_types::StorageLevel;
+
 use document::{Data, Entry, Node};
 pub use keys::{KEYS, STEP_KEYS};
 pub(crate) use outputs::PRINT_ROWS;
@@ -225,6 +227,10 @@ fn stream(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<StreamDe
             None
         }
     };
+    let persist = reader.optional(&settings, "persist", |reader, node, path| {
+        let levels = StorageLevel::ALL.map(|level| (level.name(), level));
+        reader.choice(node, path, "storage level", &levels)
+    });
     let steps = match settings.get("steps") {
         None => Some(Vec::new()),
         Some(node) => steps::steps(reader, node, &settings.at("steps")),
@@ -233,6 +239,7 @@ fn stream(reader: &mut Reader<'_>, entry: &Entry, path: &str) -> Option<StreamDe
         name: entry.key.clone(),
         input: input?,
         steps: steps?,
+        persist: persist?,
         line: Line(Some(entry.line)),
     })
 }

@@ -151,6 +151,7 @@ fn stream(stream: &StreamDef) -> Value {
         StreamInput::From(parent) => ("from", Value::text(parent)),
     };
     let mut entries = vec![(key.to_owned(), input)];
+    entries.extend(stream.persist.map(|level| ("persist".to_owned(), Value::word(level))));
     if !stream.steps.is_empty() {
         let steps = stream.steps.iter().map(|step| steps::step(&step.operator));
         entries.push(("steps".to_owned(), Value::List(steps.collect(), Layout::Block)));

@@ -193,7 +193,8 @@ fn fault(def: &BroadcastDef, message: String) -> Diagnostic {
 }
 
 fn too_large(def: &BroadcastDef, bytes: u64, room: u64) -> Diagnostic {
-    fault(def, no_room(bytes, room)).hint("raise broadcast.memory of all executors, or make the value smaller")
+    let hint = "raise broadcast.memory of all executors, and executor.memory to twice that, or make the value smaller";
+    fault(def, no_room(bytes, room)).hint(hint)
 }
 
 /// Why a value is not taken.

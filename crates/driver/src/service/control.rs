@@ -396,6 +396,15 @@ impl ControlService for ControlHandler {
         Ok(Response::new(control::DropBroadcastResponse {}))
     }
 
+    async fn unpersist_stream(
+        &self,
+        request: Request<control::UnpersistStreamRequest>,
+    ) -> Result<Response<control::UnpersistStreamResponse>, Status> {
+        let control::UnpersistStreamRequest { job, stream } = request.into_inner();
+        self.ask(|reply| Control::Unpersist { job, stream, reply }).await??;
+        Ok(Response::new(control::UnpersistStreamResponse {}))
+    }
+
     type SliceStreamStream = Items<control::SliceStreamResponse>;
 
     async fn slice_stream(

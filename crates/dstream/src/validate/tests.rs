@@ -27,6 +27,7 @@ fn stream(name: &str, input: StreamInput, operators: impl IntoIterator<Item = Op
                 line: Line(None),
             })
             .collect(),
+        persist: None,
         line: Line(None),
     }
 }

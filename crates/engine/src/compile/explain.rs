@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use tidemill_dstream::plan::{ExchangeKind, JobPlan, Keeps, SlotKind, SlotPlan, StageOutput, StagePlan};
 use tidemill_dstream::{JobGraph, StreamInput};
+use tidemill_types::StorageLevel;
 
 use super::CompiledJob;
 use crate::cut::describe;
@@ -78,9 +79,13 @@ fn write(out: &mut String, graph: &JobGraph, compiled: &CompiledJob) -> std::fmt
             1 => "within the batch".to_owned(),
             n => format!("remembered for {n} batches"),
         };
+        let level = match dataset.level {
+            level if level == StorageLevel::default() => String::new(),
+            level => format!(", kept at {level}"),
+        };
         writeln!(
             out,
-            "  dataset {}: {}, from stage {}, {kept}",
+            "  dataset {}: {}, from stage {}, {kept}{level}",
             dataset.id, dataset.name, dataset.stage
         )?;
     }

@@ -48,10 +48,9 @@ pub(super) async fn plan(
     partitions: u32,
 ) -> Result<Planned, Diagnostic> {
     let readers = Readers::count(&nodes);
-    let remember = graph
-        .options
-        .remember
-        .map(|remember| remembered_batches(remember, graph.batch_interval));
+    let remember = graph.options.remember.unwrap_or_default();
+    // What is persisted outlives its batch at least until the next one is made.
+    let remember = remembered_batches(remember, graph.batch_interval).max(2);
     let mut planner = Planner {
         tables,
         state,
@@ -76,9 +75,12 @@ pub(super) async fn plan(
         }
     }
     for (i, node) in nodes.iter().enumerate() {
-        if let (Some(batches), Some(dataset)) = (remember, planner.dataset_of.get(&NodeId(i))) {
+        if let Some(dataset) = planner.dataset_of.get(&NodeId(i)) {
             for stream in &node.remembered {
-                planner.stages.remember_stream(stream, *dataset, batches);
+                planner.stages.remember_stream(stream, *dataset, remember);
+            }
+            if let Some(level) = node.level {
+                planner.stages.keep_at(*dataset, level);
             }
         }
     }

@@ -13,7 +13,7 @@ use tidemill_dstream::plan::{
     DatasetPlan, JobPlan, Keeps, OutputPlan, SlotKind, SlotPlan, StageOutput, StagePlan, StreamPlan,
 };
 use tidemill_dstream::{JobGraph, OutputKind};
-use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
+use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StorageLevel, StreamId};
 
 use super::describe::describe;
 use super::determinism::is_deterministic;
@@ -135,6 +135,8 @@ impl Stages {
             stage,
             partitions,
             remember: 1,
+            needed: 1,
+            level: StorageLevel::default(),
         });
         id
     }
@@ -143,17 +145,24 @@ impl Stages {
     pub(super) fn remember(&mut self, dataset: DatasetId, batches: u32) {
         let plan = &mut self.datasets[dataset.0 as usize];
         plan.remember = plan.remember.max(batches);
+        plan.needed = plan.needed.max(batches);
     }
 
     /// Has the batches of a stream remembered beyond what windows need.
     pub(super) fn remember_stream(&mut self, stream: &str, dataset: DatasetId, batches: u32) {
-        self.remember(dataset, batches);
+        let plan = &mut self.datasets[dataset.0 as usize];
+        plan.remember = plan.remember.max(batches);
         self.remembered.push((stream.to_owned(), dataset));
     }
 
     /// In how many places an `accumulate` step stands.
     pub(super) fn accumulating(&self, operator: u32) -> usize {
         self.accumulating.iter().filter(|known| **known == operator).count()
+    }
+
+    /// Has the batches of a dataset kept in this way.
+    pub(super) fn keep_at(&mut self, dataset: DatasetId, level: StorageLevel) {
+        self.datasets[dataset.0 as usize].level = level;
     }
 
     pub(super) fn placement(&self, dataset: DatasetId) -> Placement {

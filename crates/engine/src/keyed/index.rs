@@ -82,6 +82,47 @@ impl KeyIndex {
         }
     }
 
+    /// Puts keys under the slots that they had in another index; the same key twice only under the same slot. Call
+    /// [`Self::free_the_rest`] when all are there.
+    pub(crate) fn restore(&mut self, columns: &[ArrayRef], slots: &[u32]) -> Result<()> {
+        let hashes = hash_keys(columns)?;
+        let rows = self.converter.convert_columns(columns)?;
+        let needed = slots.iter().max().map_or(0, |max| *max as usize + 1);
+        if self.keys.len() < needed {
+            self.keys.resize(needed, SmallVec::new());
+            self.hashes.resize(needed, 0);
+        }
+        for ((row, hash), slot) in rows.iter().zip(hashes).zip(slots) {
+            let key = row.as_ref();
+            let entry = self.table.entry(
+                hash,
+                |slot| self.hashes[*slot as usize] == hash && self.keys[*slot as usize].as_slice() == key,
+                |slot| self.hashes[*slot as usize],
+            );
+            if let Entry::Vacant(new) = entry {
+                new.insert(*slot);
+                self.keys[*slot as usize] = SmallVec::from_slice(key);
+                self.hashes[*slot as usize] = hash;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the slots free that nothing was restored to.
+    pub(crate) fn free_the_rest(&mut self) {
+        let mut taken = vec![false; self.keys.len()];
+        self.table.iter().for_each(|slot| taken[*slot as usize] = true);
+        let free = (0..self.keys.len() as u32).filter(|slot| !taken[*slot as usize]);
+        self.free = free.collect();
+    }
+
+    /// The slots that have a key, ascending.
+    pub(crate) fn live(&self) -> impl Iterator<Item = u32> {
+        let mut live: Vec<u32> = self.table.iter().copied().collect();
+        live.sort_unstable();
+        live.into_iter()
+    }
+
     /// The keys of some slots, as columns.
     pub(crate) fn columns(&self, slots: impl Iterator<Item = u32>) -> Result<Vec<ArrayRef>> {
         let parser = self.converter.parser();
@@ -137,6 +178,19 @@ mod tests {
         assert_eq!(index.intern(&texts(&[Some("c"), None, Some("b")])).unwrap(), [1, 2, 3]);
         let keys = index.columns([0, 1, 2, 3].into_iter()).unwrap();
         assert_eq!(&*keys[0], &*texts(&[Some("a"), Some("c"), None, Some("b")])[0]);
+    }
+
+    #[test]
+    fn restored_keys_have_their_slots_and_the_others_are_free() {
+        let mut index = KeyIndex::new([&DataType::Utf8View]).unwrap();
+        index.restore(&texts(&[Some("d"), Some("b")]), &[3, 1]).unwrap();
+        index.restore(&texts(&[Some("b"), None]), &[1, 0]).unwrap();
+        index.free_the_rest();
+        assert_eq!(index.live().collect::<Vec<_>>(), [0, 1, 3]);
+        let slots = index
+            .intern(&texts(&[Some("d"), None, Some("new"), Some("newer"), Some("b")]))
+            .unwrap();
+        assert_eq!(slots, [3, 0, 2, 4, 1]);
     }
 
     #[test]

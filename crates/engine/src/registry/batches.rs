@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
@@ -26,6 +27,7 @@ use crate::batches::conform;
 use crate::binding::Inputs;
 use crate::error::{function_failure, task_failure};
 use crate::functions::TaskScope;
+use crate::workspace::gather;
 
 /// Record batches as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, BoxError>> + Send>>;
@@ -152,19 +154,25 @@ impl BatchesFunction {
         }
     }
 
-    fn run(&self, context: BatchContext, input: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
+    fn run(
+        &self,
+        context: BatchContext,
+        input: SendableRecordBatchStream,
+        work: MemoryReservation,
+    ) -> Result<SendableRecordBatchStream> {
         let schema = self.schema(&input.schema());
         let schema = schema.map_err(|error| function_failure(&self.name, error))?;
         // Failures before the function go through it and come out as they were.
-        let rows: BatchStream = Box::pin(input.map(|batch| batch.map_err(|error| task_failure(&error).into())));
         let mapped = match &self.call {
-            Call::Partitions(function) => function
-                .map(context, rows)
-                .map_err(|error| function_failure(&self.name, error))?,
+            Call::Partitions(function) => {
+                let rows = input.map(|batch| batch.map_err(|error| task_failure(&error).into()));
+                let mapped = function.map(context, Box::pin(rows));
+                mapped.map_err(|error| function_failure(&self.name, error))?
+            }
             Call::Transform(function) => {
                 let function = Arc::clone(function);
                 let whole = async move {
-                    let rows: Vec<RecordBatch> = futures::TryStreamExt::try_collect(rows).await?;
+                    let rows = gather(input, &work, 1).await.map_err(|error| task_failure(&error))?;
                     function.transform(context, rows)
                 };
                 Box::pin(stream::once(whole).flat_map(|result| {
@@ -288,7 +296,8 @@ impl ExecutionPlan for NativeBatchesExec {
                 }
             },
         };
+        let work = MemoryConsumer::new(self.function.name()).register(context.memory_pool());
         let input = self.input.execute(partition, context)?;
-        self.function.run(called_for, input)
+        self.function.run(called_for, input, work)
     }
 }

@@ -1,4 +1,5 @@
-//! The operator: reads its input whole, then gives the tokens and their counts.
+//! The operator: reads its input whole, then gives the tokens and their counts. When there is no memory for more tokens,
+//! it gives what it has and goes on: whoever reads it adds up the counts of a token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
@@ -118,23 +120,58 @@ impl ExecutionPlan for SplitCountExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = context.session_config().batch_size();
-        let mut input = self.input.execute(partition, context)?;
-        let parts = self.parts.clone();
-        let counted = stream::once(async move {
-            let mut counts = TokenCounts::new(parts.splitting());
-            while let Some(batch) = input.next().await {
-                let batch = batch?;
-                let text = parts.text.evaluate(&batch)?.into_array(batch.num_rows())?;
-                add(&mut counts, &text)?;
-            }
-            let batches = parts.batches(counts, rows)?;
-            Ok::<_, DataFusionError>(stream::iter(batches.into_iter().map(Ok)))
+        let counting = Counting {
+            rows: context.session_config().batch_size(),
+            // It takes what is free and does not wait for its share: it can stop at any time.
+            work: MemoryConsumer::new("counts of tokens").register(context.memory_pool()),
+            input: self.input.execute(partition, context)?,
+            parts: self.parts.clone(),
+            done: false,
+        };
+        let counted = stream::try_unfold(counting, |mut counting| async move {
+            let batches = counting.next().await?;
+            Ok::<_, DataFusionError>(batches.map(|batches| (stream::iter(batches.into_iter().map(Ok)), counting)))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(
             self.schema(),
             counted.try_flatten(),
         )))
+    }
+}
+
+/// One partition.
+struct Counting {
+    parts: SplitCount,
+    input: SendableRecordBatchStream,
+    work: MemoryReservation,
+    /// Rows of a batch.
+    rows: usize,
+    done: bool,
+}
+
+impl Counting {
+    /// Counts until the input ends or there is no memory; `None` behind the end.
+    async fn next(&mut self) -> Result<Option<Vec<RecordBatch>>> {
+        if self.done {
+            return Ok(None);
+        }
+        let mut counts = TokenCounts::new(self.parts.splitting());
+        loop {
+            let Some(batch) = self.input.next().await else {
+                self.done = true;
+                break;
+            };
+            let batch = batch?;
+            let text = self.parts.text.evaluate(&batch)?.into_array(batch.num_rows())?;
+            add(&mut counts, &text)?;
+            // The result stands beside the table for a moment.
+            if self.work.try_resize(2 * counts.size()).is_err() {
+                break;
+            }
+        }
+        let batches = self.parts.batches(counts, self.rows)?;
+        self.work.free();
+        Ok(Some(batches))
     }
 }
 

@@ -67,6 +67,11 @@ impl TokenCounts {
         }
     }
 
+    /// Bytes held.
+    pub(super) fn size(&self) -> usize {
+        self.table.allocation_size() + self.blocks.iter().map(Vec::capacity).sum::<usize>() + self.text.capacity()
+    }
+
     /// Counts the tokens of a text. An empty text has none, and adjacent separators have an empty one between them.
     pub(super) fn add(&mut self, text: &str) {
         if text.is_empty() {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{concat, filter, not, take};
 use datafusion::error::Result;
+use tidemill_storage::SpillDir;
 use tidemill_types::BatchTime;
 
+use super::freeze::{self, FrozenColumns, held_bytes};
 use super::spec::{StateSpec, batch, removed};
 use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
-use crate::memory::Kept;
+use crate::memory::{Frozen, Kept};
 
 pub(crate) struct AllKeys {
     spec: Arc<StateSpec>,
@@ -218,13 +220,68 @@ impl AllKeys {
     }
 }
 
+impl Columns {
+    fn to_version(&self) -> freeze::Version {
+        freeze::Version {
+            keys: self.keys.clone(),
+            state: self.state.clone(),
+            slots: self.slots.to_vec(),
+        }
+    }
+
+    fn of_version(version: freeze::Version) -> Self {
+        Self {
+            keys: version.keys,
+            state: version.state,
+            slots: Arc::new(version.slots),
+        }
+    }
+}
+
+/// A state as it was, from its two versions.
+fn thaw(spec: &Arc<StateSpec>, versions: Versions, both: [freeze::Version; 2]) -> Result<Box<dyn Kept>> {
+    let [present, before] = both.map(Columns::of_version);
+    let mut index = KeyIndex::new(&spec.key_types())?;
+    index.restore(&present.keys, &present.slots)?;
+    index.restore(&before.keys, &before.slots)?;
+    index.free_the_rest();
+    let mut position = vec![NOWHERE; index.slots()];
+    // Keys that only one of the versions has: they go if the next one does not have them.
+    let mut versions_of = vec![0_u8; index.slots()];
+    for (at, slot) in present.slots.iter().enumerate() {
+        position[*slot as usize] = at as u32;
+        versions_of[*slot as usize] += 1;
+    }
+    for slot in before.slots.iter() {
+        versions_of[*slot as usize] += 1;
+    }
+    let leaving = (0..versions_of.len() as u32).filter(|slot| versions_of[*slot as usize] == 1);
+    Ok(Box::new(AllKeys {
+        spec: Arc::clone(spec),
+        leaving: leaving.collect(),
+        index,
+        position,
+        versions,
+        present,
+        before,
+    }))
+}
+
 impl Kept for AllKeys {
     fn size(&self) -> usize {
-        let columns = self.present.keys.iter().chain(&self.present.state);
-        // The columns of the version before are mostly others.
-        2 * columns.map(|column| column.get_array_memory_size()).sum::<usize>()
-            + self.index.size()
-            + self.position.capacity() * size_of::<u32>()
+        let versions = [&self.present, &self.before];
+        let columns = versions
+            .into_iter()
+            .flat_map(|columns| columns.keys.iter().chain(&columns.state));
+        let slots = versions.into_iter().map(|columns| columns.slots.capacity());
+        let numbers = slots.sum::<usize>() + self.position.capacity() + self.leaving.capacity();
+        held_bytes(columns) + self.index.size() + numbers * size_of::<u32>()
+    }
+
+    fn freeze(&self, spill: &Arc<SpillDir>) -> Result<Option<Box<dyn Frozen>>> {
+        let both = [&self.present, &self.before].map(Columns::to_version);
+        let frozen = FrozenColumns::write(&self.spec, self.versions, both, spill, thaw)?;
+        Ok(Some(Box::new(frozen)))
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -8,6 +8,7 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -16,7 +17,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 
 use super::all_keys::AllKeys;
 use super::spec::{StateKind, StateSpec, Update};
@@ -26,6 +27,7 @@ use crate::batches::conform;
 use crate::binding::Inputs;
 use crate::keyed::hash::{hash_keys, partition};
 use crate::memory::{Entry, MemoryKey, TaskMemory};
+use crate::workspace::gather;
 
 /// Applies a batch's keys and values to the state of its partition.
 ///
@@ -175,12 +177,13 @@ impl ExecutionPlan for StateExec {
             partitions: self.properties.partitioning.partition_count() as u32,
             at,
             entry,
+            work: MemoryConsumer::new(format!("the state of `{}`", self.spec.name)).register(context.memory_pool()),
         };
         let chunk = context.session_config().batch_size().max(1);
         let rows = stream::once(async move {
-            let input = collect(input).await?;
+            let input = collect(input, &apply.work).await?;
             let initial = match initial {
-                Some(initial) => Some(collect(initial).await?),
+                Some(initial) => Some(collect(initial, &apply.work).await?),
                 None => None,
             };
             apply.run(&input, initial)
@@ -199,12 +202,10 @@ impl ExecutionPlan for StateExec {
     }
 }
 
-async fn collect(mut rows: SendableRecordBatchStream) -> Result<RecordBatch> {
+/// All rows as one batch; while it is made there are two copies of them.
+async fn collect(rows: SendableRecordBatchStream, work: &MemoryReservation) -> Result<RecordBatch> {
     let schema = rows.schema();
-    let mut batches = Vec::new();
-    while let Some(batch) = rows.next().await {
-        batches.push(batch?);
-    }
+    let batches = gather(rows, work, 2).await?;
     Ok(concat_batches(&schema, &batches)?)
 }
 
@@ -215,29 +216,36 @@ struct Apply {
     partitions: u32,
     at: At,
     entry: Entry,
+    /// The memory of the batch's keys and values, and of what is made of them.
+    work: MemoryReservation,
 }
 
 impl Apply {
     fn run(&self, input: &RecordBatch, initial: Option<RecordBatch>) -> Result<RecordBatch> {
         let initial = initial.map(|rows| self.own(&rows)).transpose()?;
-        let mut entry = self.entry.lock();
-        if entry.is_none() {
-            *entry = Some(match self.spec.kind {
+        let mut slot = self.entry.lock();
+        if slot.kept()?.is_none() {
+            slot.put(match self.spec.kind {
                 StateKind::All => Box::new(AllKeys::new(&self.spec)?),
                 StateKind::Touched { .. } => Box::new(TouchedKeys::new(&self.spec)?),
             });
         }
-        let kept = entry.as_mut().map(|kept| kept.as_any());
-        let Some(kept) = kept else {
+        let Some(kept) = slot.kept()? else {
             return internal_err!("`{}` has no state", self.spec.name);
         };
-        if let Some(state) = kept.downcast_mut::<AllKeys>() {
+        let size = kept.size();
+        let kept = kept.as_any();
+        let rows = if let Some(state) = kept.downcast_mut::<AllKeys>() {
+            // The next version stands beside the two that there are.
+            self.work.try_grow(size / 2)?;
             state.apply(self.at, input, initial.as_ref())
         } else if let Some(state) = kept.downcast_mut::<TouchedKeys>() {
             state.apply(self.at, input, initial.as_ref())
         } else {
             internal_err!("`{}` keeps something else", self.spec.name)
-        }
+        };
+        slot.settle()?;
+        rows
     }
 
     /// The rows whose keys belong to this partition.
@@ -255,32 +263,36 @@ impl Apply {
 impl TaskMemory {
     /// The keys and states of the last version, and the index of its batch; `None` if there is none.
     pub fn state(&self) -> Result<Option<(i64, RecordBatch)>, crate::Error> {
-        let entry = self.entry(MemoryKey::State);
-        let mut entry = entry.lock();
-        let Some(kept) = entry.as_mut().map(|kept| kept.as_any()) else {
-            return Ok(None);
-        };
-        let (version, rows) = if let Some(state) = kept.downcast_ref::<AllKeys>() {
-            (state.version(), state.rows()?)
-        } else if let Some(state) = kept.downcast_ref::<TouchedKeys>() {
-            (state.version(), state.snapshot()?)
-        } else {
-            return Ok(None);
-        };
-        Ok(version.map(|version| (version, rows)))
+        self.read(
+            |state| state.version().map(|version| Ok((version, state.rows()?))).transpose(),
+            |state| {
+                state
+                    .version()
+                    .map(|version| Ok((version, state.snapshot()?)))
+                    .transpose()
+            },
+        )
     }
 
     /// The keys and states of the version of a batch: the last one or the one before it. `None` if it is neither.
     pub fn state_at(&self, index: i64) -> Result<Option<RecordBatch>, crate::Error> {
+        self.read(|state| state.rows_at(index), |state| state.rows_at(index))
+    }
+
+    fn read<T>(
+        &self,
+        all: impl FnOnce(&AllKeys) -> Result<Option<T>>,
+        touched: impl FnOnce(&TouchedKeys) -> Result<Option<T>>,
+    ) -> Result<Option<T>, crate::Error> {
         let entry = self.entry(MemoryKey::State);
-        let mut entry = entry.lock();
-        let Some(kept) = entry.as_mut().map(|kept| kept.as_any()) else {
+        let mut slot = entry.lock();
+        let Some(kept) = slot.kept()?.map(|kept| kept.as_any()) else {
             return Ok(None);
         };
         if let Some(state) = kept.downcast_ref::<AllKeys>() {
-            Ok(state.rows_at(index)?)
+            Ok(all(state)?)
         } else if let Some(state) = kept.downcast_ref::<TouchedKeys>() {
-            Ok(state.rows_at(index)?)
+            Ok(touched(state)?)
         } else {
             Ok(None)
         }

@@ -8,9 +8,12 @@
 //!
 //! Both go from the version of one batch to that of the next, and can go back one version, so that a batch can run again.
 //! A batch that finds another version than the one before it fails: state is never begun anew by itself.
+//!
+//! While no task uses it, a state can go to files ([`freeze`]), both versions of it.
 
 mod all_keys;
 mod exec;
+mod freeze;
 mod node;
 mod spec;
 mod touched_keys;

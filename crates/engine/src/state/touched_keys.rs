@@ -20,13 +20,15 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_
 use arrow::compute::{concat, take};
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
+use tidemill_storage::SpillDir;
 use tidemill_types::BatchTime;
 
+use super::freeze::{self, FrozenLog, Log, held_bytes};
 use super::spec::{StateKind, StateSpec, batch, removed};
 use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
 use crate::keyed::rows::{RowRef, gather};
-use crate::memory::Kept;
+use crate::memory::{Frozen, Kept};
 
 /// Rows of a run, at most: what is cleaned at a time.
 const RUN_ROWS: usize = 8192;
@@ -197,7 +199,7 @@ impl TouchedKeys {
         let slots = self.index.intern(keys)?;
         self.grow();
         self.append(time, &slots, state)?;
-        if self.timeout().is_some() {
+        if self.timeout().is_some() && !slots.is_empty() {
             self.touched.push_back((time, slots));
             // Taken back with the rest of the first batch.
             self.undo.added = true;
@@ -497,14 +499,100 @@ fn split(slots: &[u32], removed: &BooleanArray) -> ((UInt32Array, Vec<u32>), Vec
     ((UInt32Array::from(rows), kept), gone)
 }
 
+impl Place {
+    fn to_frozen(self) -> freeze::Place {
+        (self.row.batch, self.row.row, self.touched)
+    }
+
+    fn of_frozen((batch, row, touched): freeze::Place) -> Self {
+        Self {
+            row: RowRef { batch, row },
+            touched,
+        }
+    }
+}
+
+impl TouchedKeys {
+    fn log(&self) -> Result<Log> {
+        let slots: Vec<u32> = self.index.live().collect();
+        let run = |number: &u32| {
+            let run = self.runs.get(number)?;
+            Some((*number, run.columns.clone(), run.slots.clone()))
+        };
+        Ok(Log {
+            keys: self.index.columns(slots.iter().copied())?,
+            places: slots
+                .iter()
+                .map(|slot| self.places[*slot as usize].to_frozen())
+                .collect(),
+            slots,
+            slot_count: self.places.len(),
+            runs: self.order.iter().filter_map(run).collect(),
+            next_run: self.next_run,
+            touched: self.touched.clone(),
+            versions: Some(self.versions),
+            undo_places: self
+                .undo
+                .places
+                .iter()
+                .map(|(slot, place)| (*slot, place.to_frozen()))
+                .collect(),
+            undo_runs: self.undo.runs.clone(),
+            undo_touched: self.undo.touched.clone(),
+            undo_added: self.undo.added,
+            leaving: self.undo.leaving.clone(),
+        })
+    }
+}
+
+/// A state as it was.
+fn thaw(spec: &Arc<StateSpec>, log: Log) -> Result<Box<dyn Kept>> {
+    let mut state = TouchedKeys::new(spec)?;
+    state.index.restore(&log.keys, &log.slots)?;
+    state.index.free_the_rest();
+    state.places = vec![NOWHERE; log.slot_count.max(state.index.slots())];
+    for (slot, place) in log.slots.into_iter().zip(log.places) {
+        state.places[slot as usize] = Place::of_frozen(place);
+    }
+    state.live = state.places.iter().filter(|place| place.row.is_some()).count();
+    for (number, columns, slots) in log.runs {
+        state.rows += slots.len();
+        state.order.push_back(number);
+        state.runs.insert(number, Run { columns, slots });
+    }
+    state.next_run = log.next_run;
+    state.touched = log.touched;
+    state.versions = log.versions.unwrap_or(Versions::NONE);
+    state.undo = Undo {
+        places: log
+            .undo_places
+            .into_iter()
+            .map(|(slot, place)| (slot, Place::of_frozen(place)))
+            .collect(),
+        runs: log.undo_runs,
+        touched: log.undo_touched,
+        added: log.undo_added,
+        leaving: log.leaving,
+    };
+    Ok(Box::new(state))
+}
+
 impl Kept for TouchedKeys {
     fn size(&self) -> usize {
         let columns = self.runs.values().flat_map(|run| &run.columns);
-        let touched: usize = self.touched.iter().map(|(_, slots)| slots.capacity()).sum();
-        columns.map(|column| column.get_array_memory_size()).sum::<usize>()
+        let touched = self.touched.iter().chain(&self.undo.touched);
+        let touched: usize = touched.map(|(_, slots)| slots.capacity()).sum();
+        let numbers = self.rows + touched + self.undo.leaving.capacity();
+        held_bytes(columns)
             + self.index.size()
             + self.places.capacity() * size_of::<Place>()
-            + (self.rows + touched) * size_of::<u32>()
+            + self.undo.places.capacity() * size_of::<(u32, Place)>()
+            + numbers * size_of::<u32>()
+    }
+
+    fn freeze(&self, spill: &Arc<SpillDir>) -> Result<Option<Box<dyn Frozen>>> {
+        let frozen = FrozenLog::write(&self.spec, self.log()?, spill, thaw)?;
+        Ok(Some(Box::new(frozen)))
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -17,13 +17,14 @@ use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
 use futures::stream;
+use tidemill_storage::SpillDir;
 use tidemill_types::SlotId;
 
 use super::aggregates::Aggregates;
 use super::index::WindowIndex;
 use crate::batches::conform;
 use crate::binding::{Inputs, Panes};
-use crate::memory::{Entry, Kept, MemoryKey};
+use crate::memory::{Entry, Frozen, Kept, MemoryKey};
 use crate::slot_scan::SlotScanExec;
 
 /// Keeps a [`WindowIndex`] from slide to slide. Its input is the plan that merges all panes of the window anew.
@@ -190,16 +191,16 @@ impl Slide {
         let oldest = newest - self.window.panes() as i64 + 1;
         // What an earlier attempt of this batch or a later one has taken in cannot be taken out.
         let known = entry
-            .as_mut()
+            .kept()?
             .and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
         let known = known
             .and_then(|index| index.newest())
             .filter(|known| (oldest - 1..=newest).contains(known));
         if known.is_none() {
-            *entry = Some(Box::new(self.fresh(aggregate)?));
+            entry.put(Box::new(self.fresh(aggregate)?));
         }
         let index = entry
-            .as_mut()
+            .kept()?
             .and_then(|kept| kept.as_any().downcast_mut::<WindowIndex>());
         let Some(index) = index else {
             return internal_err!("slot {} keeps something else", self.slot);
@@ -208,6 +209,7 @@ impl Slide {
             index.push(number, &self.pane(number, scan.slot_schema())?)?;
         }
         let columns = index.evaluate()?;
+        entry.settle()?;
         let rows = columns.first().map_or(0, |column| column.len());
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(
@@ -242,6 +244,11 @@ impl Slide {
 impl Kept for WindowIndex {
     fn size(&self) -> usize {
         Self::size(self)
+    }
+
+    /// It is made again of the window's panes.
+    fn freeze(&self, _: &Arc<SpillDir>) -> Result<Option<Box<dyn Frozen>>> {
+        Ok(None)
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

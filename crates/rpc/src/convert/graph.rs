@@ -8,7 +8,7 @@ use tidemill_dstream::{
 };
 
 use super::function::call;
-use super::{Error, each, every, required, to_millis};
+use super::{Error, each, every, required, storage_level, to_millis};
 use crate::plan;
 
 // === JobGraph ===
@@ -166,6 +166,7 @@ impl From<&StreamDef> for plan::Stream {
             input: Some(input),
             steps: every(&stream.steps),
             line: stream.line.0,
+            persist: stream.persist.map(|level| level.name().to_owned()),
         }
     }
 }
@@ -184,6 +185,10 @@ impl TryFrom<plan::Stream> for StreamDef {
             name: stream.name,
             input,
             steps: each("steps", stream.steps)?,
+            persist: stream
+                .persist
+                .map(|level| storage_level("persist", &level))
+                .transpose()?,
             line: Line(stream.line),
         })
     }

@@ -20,6 +20,8 @@ mod tests;
 
 use std::time::Duration;
 
+use tidemill_types::{StorageLevel, UnknownLevel};
+
 pub use broadcast::{broadcast_shape, broadcast_source};
 pub use diagnostic::{diagnostics_from_status, diagnostics_status};
 pub use input::input_item;
@@ -64,6 +66,11 @@ impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         Self::invalid_argument(error.to_string())
     }
+}
+
+fn storage_level(field: &str, name: &str) -> Result<StorageLevel, Error> {
+    let known = name.parse::<StorageLevel>();
+    known.map_err(|UnknownLevel| Error::new(field, format!("`{name}` is not a known storage level")))
 }
 
 fn to_millis(duration: Duration) -> u64 {

@@ -8,7 +8,7 @@ use tidemill_dstream::plan::{
 };
 use tidemill_types::{DatasetId, OutputId, PlanVersion, SlotId, StageId, StreamId};
 
-use super::{Error, each, every, required, to_millis};
+use super::{Error, each, every, required, storage_level, to_millis};
 use crate::plan;
 
 impl From<&JobPlan> for plan::JobPlan {
@@ -36,7 +36,7 @@ impl TryFrom<plan::JobPlan> for JobPlan {
             batch_interval: Duration::from_millis(job.batch_interval_ms),
             stages: each("stages", job.stages)?,
             streams: each("streams", job.streams)?,
-            datasets: job.datasets.into_iter().map(DatasetPlan::from).collect(),
+            datasets: each("datasets", job.datasets)?,
             outputs: each("outputs", job.outputs)?,
             tables: job.tables,
             accumulators: each("accumulators", job.accumulators)?,
@@ -245,19 +245,25 @@ impl From<&DatasetPlan> for plan::DatasetPlan {
             stage: dataset.stage.0,
             partitions: dataset.partitions,
             remember: dataset.remember,
+            needed: dataset.needed,
+            level: dataset.level.name().to_owned(),
         }
     }
 }
 
-impl From<plan::DatasetPlan> for DatasetPlan {
-    fn from(dataset: plan::DatasetPlan) -> Self {
-        Self {
+impl TryFrom<plan::DatasetPlan> for DatasetPlan {
+    type Error = Error;
+
+    fn try_from(dataset: plan::DatasetPlan) -> Result<Self, Error> {
+        Ok(Self {
             id: DatasetId(dataset.id),
             name: dataset.name,
             stage: StageId(dataset.stage),
             partitions: dataset.partitions,
             remember: dataset.remember,
-        }
+            needed: dataset.needed,
+            level: storage_level("level", &dataset.level)?,
+        })
     }
 }
 

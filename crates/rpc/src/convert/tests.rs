@@ -16,7 +16,7 @@ use tidemill_dstream::{
 };
 use tidemill_types::{
     AccumulatorId, BlockId, DatasetId, ExecutorId, FailureKind, JobId, OutputId, PlanVersion, ReceiverId, SlotId,
-    StageId, StreamId, TaskFailure,
+    StageId, StorageLevel, StreamId, TaskFailure,
 };
 use tonic::{Code, Status};
 
@@ -92,10 +92,12 @@ fn stream() -> impl Strategy<Value = StreamDef> {
         text().prop_map(StreamInput::From)
     ];
     let step = (operator(), line()).prop_map(|(operator, line)| Step { operator, line });
-    (text(), input, vec(step, 0..4), line()).prop_map(|(name, input, steps, line)| StreamDef {
+    let persist = option::of(prop::sample::select(StorageLevel::ALL.to_vec()));
+    (text(), input, vec(step, 0..4), persist, line()).prop_map(|(name, input, steps, persist, line)| StreamDef {
         name,
         input,
         steps,
+        persist,
         line,
     })
 }
@@ -316,13 +318,19 @@ fn plan() -> impl Strategy<Value = JobPlan> {
         source,
         partitions,
     });
-    let dataset = (any::<[u32; 4]>(), text()).prop_map(|([id, stage, partitions, remember], name)| DatasetPlan {
-        id: DatasetId(id),
-        name,
-        stage: StageId(stage),
-        partitions,
-        remember,
-    });
+    let level = prop::sample::select(StorageLevel::ALL.to_vec());
+    let dataset =
+        (any::<[u32; 5]>(), text(), level).prop_map(|([id, stage, partitions, remember, needed], name, level)| {
+            DatasetPlan {
+                id: DatasetId(id),
+                name,
+                stage: StageId(stage),
+                partitions,
+                remember,
+                needed,
+                level,
+            }
+        });
     let output =
         (any::<[u32; 3]>(), text(), text(), output_kind()).prop_map(|([id, stage, partitions], name, stream, kind)| {
             OutputPlan {

@@ -69,6 +69,7 @@ impl Job {
         let due: Vec<_> = due.map(|(stage, _)| stage.id).collect();
         self.state_of.extend(due.into_iter().map(|stage| (stage, index)));
         self.forget();
+        self.replicate(cx);
         self.tell_new_oldest(cx);
     }
 
@@ -133,7 +134,7 @@ impl Job {
         self.oldest_unfinished() - i64::from(self.spec.plan.lineage()) + 1
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         let from = self.inputs_from().min(self.absent_from());
         while let Some(oldest) = self.history.first_entry().filter(|oldest| *oldest.key() < from) {
             let history = oldest.remove();
@@ -143,6 +144,9 @@ impl Job {
     }
 
     fn forget_blocks(&mut self, inputs: &Inputs) {
+        for block in inputs.blocks() {
+            self.lost_blocks.remove(&block);
+        }
         for block in inputs
             .blocks()
             .filter(|block| self.installed.contains_key(&block.executor))

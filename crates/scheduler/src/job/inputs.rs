@@ -1,7 +1,7 @@
 //! The input of one batch by stream, and what of it is lost with an executor.
 //!
-//! A block that only a lost executor held stays named until a task has to read it: a map that has sent its rows on
-//! does not need it any more. It is counted as lost when it is taken out, so once.
+//! A block that is gone, most often with the only executor that held it, stays named until a task has to read it: a map
+//! that has sent its rows on does not need it any more. It is counted as lost when it is taken out, so once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,8 +99,8 @@ impl Inputs {
         })
     }
 
-    /// Takes out all blocks of executors that are gone.
-    pub(crate) fn lose(&mut self, gone: impl Fn(ExecutorId) -> bool, losses: &mut Losses) {
+    /// Takes out all blocks that are gone.
+    pub(crate) fn lose(&mut self, gone: impl Fn(&BlockId) -> bool, losses: &mut Losses) {
         for input in self.by_stream.values_mut() {
             for partition in 0..input.partitions.len() {
                 lose_blocks(input, partition, &gone, losses);
@@ -108,12 +108,12 @@ impl Inputs {
         }
     }
 
-    /// Takes out the blocks of executors that are gone from what one task reads.
+    /// Takes out the blocks that are gone from what one task reads.
     pub(crate) fn lose_of_task(
         &mut self,
         stage: &StagePlan,
         partition: u32,
-        gone: impl Fn(ExecutorId) -> bool,
+        gone: impl Fn(&BlockId) -> bool,
         losses: &mut Losses,
     ) {
         for read in source_reads(stage, partition) {
@@ -176,13 +176,13 @@ fn description<'a>(items: impl Iterator<Item = &'a InputItem>) -> String {
     }
 }
 
-fn lose_blocks(input: &mut StreamInput, partition: usize, gone: impl Fn(ExecutorId) -> bool, losses: &mut Losses) {
+fn lose_blocks(input: &mut StreamInput, partition: usize, gone: impl Fn(&BlockId) -> bool, losses: &mut Losses) {
     let Some(items) = input.partitions.get_mut(partition) else {
         return;
     };
     let known = &mut input.rows;
     items.retain(|item| match item {
-        InputItem::Block { id, rows } if gone(id.executor) => {
+        InputItem::Block { id, rows } if gone(id) => {
             losses.add(id.executor, *rows);
             *known = known.map(|known| known.saturating_sub(*rows));
             false

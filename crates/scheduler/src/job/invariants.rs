@@ -50,6 +50,10 @@ impl Job {
         for (part, holder) in self.parts.held() {
             assert!(self.is_here(holder), "{part:?} is held by {holder}");
         }
+        for (part, copy) in self.parts.copies() {
+            assert!(self.is_here(copy), "{part:?} is copied to {copy}");
+            assert!(self.parts.holder(part).is_some_and(|holder| holder != copy));
+        }
         assert_eq!(self.restores.is_empty(), self.restoring_from == i64::MAX);
         self.check_broadcasts();
         // What is kept is bounded by what can be asked for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_dstream::FailurePolicy;
-use tidemill_types::{ExecutorId, StageId};
+use tidemill_types::{BlockId, ExecutorId, StageId};
 
 use super::Job;
 use super::batch::{Batch, BatchState};
@@ -148,7 +148,8 @@ impl Job {
                 // Readers wait for it there.
                 self.parts.place(part, task.executor);
             }
-            let gone = |executor| self.installed.get(&executor) != Some(&true);
+            let here = |block: &BlockId| self.installed.get(&block.executor) == Some(&true);
+            let gone = |block: &BlockId| !here(block) || self.lost_blocks.contains(block);
             run.inputs.lose_of_task(stage, key.1, gone, &mut losses);
             senders.extend(sending_stages(stage));
             by_executor.entry(task.executor).or_default().push(TaskLaunch {

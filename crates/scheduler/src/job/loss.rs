@@ -4,7 +4,8 @@
 //! - Reduces that moved get the surviving map outputs from the executors that kept them (`Resend`); maps that were on
 //!   the lost executor run again as long as a reader of theirs is unfinished. Readers drop what they have already.
 //! - Received blocks that only it held are gone, and are counted.
-//! - Remembered partitions are made again from their inputs (see `restore`).
+//! - Remembered partitions of which another executor has a copy are taken from there; others are made again from their
+//!   inputs (see `restore`).
 //! - State is nowhere else: a job that has lost some ends.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,9 @@ impl Job {
         self.lose_blocks(cx, lost);
         if !alone {
             self.replace_owners(cx);
+            // Of what others have copies.
+            self.move_parts(cx);
+            self.replicate(cx);
             let running = self.launched().filter(|batch| batch.state == BatchState::Running);
             for index in running.map(|batch| batch.index).collect::<Vec<_>>() {
                 self.relaunch_lost(cx, index);
@@ -87,7 +91,7 @@ impl Job {
         let mut losses = Losses::default();
         self.receivers.lose(lost, &mut losses);
         for batch in self.batches.values_mut().filter(|batch| !batch.state.is_launched()) {
-            batch.inputs.lose(|executor| executor == lost, &mut losses);
+            batch.inputs.lose(|block| block.executor == lost, &mut losses);
         }
         self.publish_losses(cx, &losses);
     }

@@ -17,11 +17,12 @@ mod rate;
 mod receiver;
 mod report;
 mod restore;
+mod spilled;
 mod task;
 mod ticks;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub(crate) struct Job {
     parts: Parts,
     /// Parts of batches from this index on are read by the restores that run.
     restoring_from: i64,
+    /// Blocks that executors which live have lost, until no batch can ask for them.
+    lost_blocks: BTreeSet<BlockId>,
     /// Blocks that no batch can ask for any more, by holder, until it is told.
     forgotten_blocks: BTreeMap<ExecutorId, Vec<BlockId>>,
     /// What each executor was told to be the oldest unfinished batch.
@@ -119,6 +122,7 @@ impl Job {
             restore_attempt: Attempt(0),
             parts: Parts::default(),
             restoring_from: i64::MAX,
+            lost_blocks: BTreeSet::new(),
             forgotten_blocks: BTreeMap::new(),
             told_oldest: BTreeMap::new(),
             receivers: Receivers::new(&spec),
@@ -240,6 +244,7 @@ impl Job {
         self.history.clear();
         self.receivers.clear();
         self.forgotten_blocks.clear();
+        self.lost_blocks.clear();
         cx.act(Action::Publish(Notice::JobEnded { job: self.spec.id, end }));
     }
 

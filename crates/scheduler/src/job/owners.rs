@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_dstream::plan::StagePlan;
-use tidemill_types::{ExecutorId, StageId};
+use tidemill_types::{DatasetId, ExecutorId, StageId};
 
 use super::graph::runs_anywhere;
 use super::inputs::Inputs;
@@ -104,7 +104,7 @@ impl Job {
     }
 
     /// Tells new owners to take over the remembered partitions that the old ones hold.
-    fn move_parts(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn move_parts(&mut self, cx: &mut Context<'_>) {
         let mut moves: BTreeMap<ExecutorId, Vec<(DatasetPart, ExecutorId)>> = BTreeMap::new();
         for (part, holder) in self.parts.held().collect::<Vec<_>>() {
             let owner = self
@@ -120,6 +120,9 @@ impl Job {
                 continue;
             }
             self.parts.place(part, owner);
+            if self.is_replicated(part.dataset) {
+                self.parts.copy(part, holder);
+            }
             moves.entry(owner).or_default().push((self.dataset_part(part), holder));
         }
         for (executor, parts) in moves {
@@ -131,7 +134,44 @@ impl Job {
         }
     }
 
-    /// Parts that could not be taken over are lost. Restores that run may wait for them, so they begin anew.
+    /// Has parts of completed batches copied that are to be on two executors and are on one.
+    pub(super) fn replicate(&mut self, cx: &mut Context<'_>) {
+        let executors: Vec<ExecutorId> = self.executors().collect();
+        if executors.len() < 2 || !self.spec.plan.datasets.iter().any(|dataset| dataset.level.replicated) {
+            return;
+        }
+        let mut copies: BTreeMap<ExecutorId, Vec<(DatasetPart, ExecutorId)>> = BTreeMap::new();
+        for (part, holder) in self.parts.held().collect::<Vec<_>>() {
+            let single = self.is_replicated(part.dataset) && self.parts.copied_to(part).is_none();
+            if !single || !self.is_readable(part) {
+                continue;
+            }
+            let others: Vec<ExecutorId> = executors.iter().copied().filter(|other| *other != holder).collect();
+            let executor = others[part.partition as usize % others.len()];
+            self.parts.copy(part, executor);
+            copies
+                .entry(executor)
+                .or_default()
+                .push((self.dataset_part(part), holder));
+        }
+        for (executor, parts) in copies {
+            cx.act(Action::FetchDatasets {
+                executor,
+                job: self.spec.id,
+                parts,
+            });
+        }
+    }
+
+    fn is_replicated(&self, dataset: DatasetId) -> bool {
+        self.spec
+            .plan
+            .dataset(dataset)
+            .is_some_and(|dataset| dataset.level.replicated)
+    }
+
+    /// Parts that could not be taken over are lost, and copies that could not be made are not there. Restores that run may
+    /// wait for them, so they begin anew.
     pub(crate) fn on_datasets_fetched(&mut self, executor: ExecutorId, missing: &[DatasetPart]) {
         let mut lost = false;
         for missing in missing {
@@ -141,8 +181,11 @@ impl Job {
                 partition: missing.partition,
             };
             if self.parts.holder(part) == Some(executor) {
+                // Whoever had it did not give it.
                 self.parts.lose(part);
                 lost = true;
+            } else {
+                self.parts.lose_at(part, executor);
             }
         }
         if lost {
@@ -150,7 +193,7 @@ impl Job {
         }
     }
 
-    fn dataset_part(&self, part: Part) -> DatasetPart {
+    pub(super) fn dataset_part(&self, part: Part) -> DatasetPart {
         DatasetPart {
             dataset: part.dataset,
             batch: self.time_of(part.index),

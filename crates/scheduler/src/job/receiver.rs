@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidemill_dstream::Source;
-use tidemill_types::{BatchTime, ExecutorId, ReceiverId, StreamId};
+use tidemill_types::{BatchTime, BlockId, ExecutorId, ReceiverId, StreamId};
 
 use super::inputs::Losses;
 use super::rate::{Completed, RateEstimator};
@@ -123,6 +123,21 @@ impl Receivers {
             Place::On(_) | Place::Stopping(_) => receiver.border >= border,
             Place::Unplaced | Place::Stopped => true,
         })
+    }
+
+    /// Takes out one block; true if it was there.
+    pub(crate) fn lose_block(&mut self, lost: BlockId, losses: &mut Losses) -> bool {
+        let mut found = false;
+        for receiver in self.by_id.values_mut() {
+            receiver.unallocated.retain(|block| {
+                if block.id == lost {
+                    losses.add(lost.executor, block.rows);
+                    found = true;
+                }
+                block.id != lost
+            });
+        }
+        found
     }
 
     /// Forgets the executor: its receivers have no place, and blocks that only it held are gone.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_types::{BatchTime, ExecutorId, TaskFailure};
+use tidemill_types::{BatchTime, ExecutorId, FailureKind, TaskFailure};
 
 use super::batch::Batch;
 use super::task::Key;
@@ -25,19 +25,28 @@ impl Job {
         outcomes: Vec<TaskOutcome>,
     ) {
         let index = self.index_of(time);
+        let mut again = BTreeSet::new();
         for outcome in outcomes {
             let run = self.runs(restore).get_mut(&index);
             let Some(run) = run.filter(|run| run.time == time) else {
                 return;
             };
             let key = (outcome.stage, outcome.partition);
-            if run.tasks.current(key, executor, outcome.attempt).is_none() {
+            let Some(task) = run.tasks.current(key, executor, outcome.attempt) else {
                 continue;
-            }
+            };
             match outcome.result {
-                Ok(success) => run.tasks.finish(key, success),
+                Ok(success) => {
+                    if task.output_lost {
+                        again.insert(key);
+                    }
+                    run.tasks.finish(key, success);
+                }
                 Err(failure) => self.on_task_failed(cx, index, restore, key, &failure),
             }
+        }
+        if !again.is_empty() {
+            self.run_again(cx, index, &again);
         }
         if restore && self.restores.get(&index).is_some_and(|run| run.tasks.all_done()) {
             self.restores.remove(&index);
@@ -58,7 +67,11 @@ impl Job {
         // An input that cannot be read is most often the first sign of a lost executor: wait for that news.
         let delay = if counts {
             task.failures += 1;
-            0
+            // Where memory or disk is full now, there may be room later.
+            match failure.kind {
+                FailureKind::Resource => micros(cx.options.retry_delay),
+                _ => 0,
+            }
         } else {
             task.misses += 1;
             micros(cx.options.retry_delay)
@@ -71,6 +84,8 @@ impl Job {
             executor: task.executor,
             error: failure.to_string(),
         }));
+        // Rows may have been refused for want of room too.
+        task.lacks_input = matches!(failure.kind, FailureKind::InputLost | FailureKind::Resource);
         let times = task.failures + task.misses;
         let last = task.failures >= max_attempts || task.misses >= MAX_MISSES;
         run.tasks.defer(key, cx.now + delay);
@@ -108,7 +123,7 @@ impl Job {
                 let which = run.tasks.due(cx.now);
                 let missed = which
                     .iter()
-                    .filter(|key| run.tasks.get(**key).is_some_and(|task| task.misses > 0));
+                    .filter(|key| run.tasks.get(**key).is_some_and(|task| task.lacks_input));
                 let missed: BTreeSet<Key> = missed.copied().collect();
                 self.relaunch(cx, index, &which, restore, |job, run, key| {
                     let task = run.tasks.get(key)?;

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_dstream::plan::SlotKind;
+use tidemill_types::{BlockId, Medium};
 
 use super::Job;
 use super::batch::Batch;
@@ -31,7 +32,7 @@ impl Job {
         if !self.restores.is_empty() || self.owners.is_empty() || self.launched().next().is_none() {
             return;
         }
-        let missing: Vec<Part> = self.parts.lost().filter(|part| self.is_readable(*part)).collect();
+        let missing: Vec<Part> = self.parts.lost().filter(|part| self.is_wanted(*part)).collect();
         if missing.is_empty() {
             return;
         }
@@ -42,10 +43,10 @@ impl Job {
             let Some(history) = self.history.get_mut(index) else {
                 continue;
             };
-            let here = &self.installed;
+            let (here, lost) = (&self.installed, &self.lost_blocks);
             for (stage, partition) in tasks.keys() {
                 if let Some(stage) = self.spec.plan.stage(*stage) {
-                    let gone = |executor| here.get(&executor) != Some(&true);
+                    let gone = |block: &BlockId| here.get(&block.executor) != Some(&true) || lost.contains(block);
                     history.inputs.lose_of_task(stage, *partition, gone, &mut losses);
                 }
             }
@@ -79,6 +80,17 @@ impl Job {
             .map_or(0, |dataset| i64::from(dataset.remember));
         let completed = self.history.get(&part.index).is_some_and(|history| !history.absent);
         completed && part.index + remember > self.oldest_unfinished()
+    }
+
+    /// Whether a lost part is to be made again now. One that was kept in memory alone may be let go of again as soon as it
+    /// is there, so it is made again only for a window, or when somebody asks for it.
+    fn is_wanted(&self, part: Part) -> bool {
+        let Some(dataset) = self.spec.plan.dataset(part.dataset) else {
+            return false;
+        };
+        let needed = part.index + i64::from(dataset.needed) > self.oldest_unfinished();
+        let eager = dataset.level.medium != Medium::Memory || needed || self.parts.is_asked(part);
+        eager && self.is_readable(part)
     }
 
     /// The missing parts' tasks and all that these need.

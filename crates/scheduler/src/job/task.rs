@@ -18,6 +18,10 @@ pub(crate) struct Task {
     pub(crate) failures: u32,
     /// Attempts that ended for other reasons, most often because an input was missing.
     pub(crate) misses: u32,
+    /// Its last attempt ended without all of its input, which has to be sent again.
+    pub(crate) lacks_input: bool,
+    /// What the running attempt leaves is lost before its end is known.
+    pub(crate) output_lost: bool,
     /// Partitions of the next stage that it sends to, if not all.
     pub(crate) only_targets: Vec<u32>,
 }
@@ -68,6 +72,8 @@ impl Tasks {
                 task.executor = executor;
                 task.attempt = attempt;
                 task.state = TaskState::Running;
+                task.lacks_input = false;
+                task.output_lost = false;
             }
             None => {
                 let task = Task {
@@ -76,6 +82,8 @@ impl Tasks {
                     state: TaskState::Running,
                     failures: 0,
                     misses: 0,
+                    lacks_input: false,
+                    output_lost: false,
                     only_targets: Vec::new(),
                 };
                 self.by_key.insert(key, task);

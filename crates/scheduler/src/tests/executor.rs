@@ -11,7 +11,7 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{JobPlan, StageOutput};
 use tidemill_dstream::{AccumulatorKind, InputItem};
 use tidemill_types::{
-    AccumulatorId, BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure,
+    AccumulatorId, BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure, TaskKey,
 };
 
 use self::job::{Job, Progress};
@@ -260,6 +260,47 @@ impl Executor {
                 batch,
                 restore: restore.is_some(),
                 tasks,
+            });
+        }
+    }
+
+    /// Loses something of what it holds, as `choose` says among so many, and tells.
+    pub(super) fn lose_data(&mut self, me: ExecutorId, choose: &mut impl FnMut(usize) -> usize) {
+        for (id, job) in &mut self.jobs {
+            let (mut datasets, mut outputs, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+            let held: Vec<DatasetPart> = job.datasets.keys().copied().collect();
+            let kept = job
+                .runs
+                .iter()
+                .flat_map(|(run, kept)| kept.kept.keys().map(|key| (*run, *key)));
+            let kept: Vec<(RunId, Key)> = kept.collect();
+            let received: Vec<BlockId> = job.blocks.keys().copied().collect();
+            if !held.is_empty() {
+                let part = held[choose(held.len())];
+                job.datasets.remove(&part);
+                datasets.push(part);
+            }
+            if !kept.is_empty() {
+                let (run, (stage, partition)) = kept[choose(kept.len())];
+                job.runs.get_mut(&run).expect("a run").kept.remove(&(stage, partition));
+                outputs.push(TaskKey {
+                    job: *id,
+                    batch: run.0,
+                    stage,
+                    partition,
+                });
+            }
+            if !received.is_empty() && choose(4) == 0 {
+                let block = received[choose(received.len())];
+                job.blocks.remove(&block);
+                blocks.push(block);
+            }
+            self.outbox.push_back(Event::DataLost {
+                executor: me,
+                job: *id,
+                datasets,
+                outputs,
+                blocks,
             });
         }
     }

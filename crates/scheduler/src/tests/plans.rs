@@ -8,7 +8,7 @@ use tidemill_dstream::plan::{
     StreamPlan,
 };
 use tidemill_dstream::{FailurePolicy, OutputKind, Source};
-use tidemill_types::{DatasetId, JobId, OutputId, PlanVersion, ReceiverId, SlotId, StageId, StreamId};
+use tidemill_types::{DatasetId, JobId, OutputId, PlanVersion, ReceiverId, SlotId, StageId, StorageLevel, StreamId};
 
 use crate::{JobSpec, Pace};
 
@@ -156,6 +156,8 @@ impl Plan {
             stage,
             partitions: self.partitions,
             remember,
+            needed: remember,
+            level: StorageLevel::default(),
         });
         id
     }

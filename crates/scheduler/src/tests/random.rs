@@ -3,17 +3,18 @@
 
 use proptest::prelude::*;
 use tidemill_dstream::FailurePolicy;
-use tidemill_types::{ExecutorId, FailureKind, JobId, ReceiverId, StageId};
+use tidemill_types::{ExecutorId, FailureKind, JobId, ReceiverId, StageId, StorageLevel};
 
 use super::cluster::{Cluster, Random};
 use super::plans::*;
 use crate::{Event, JobSpec, JobState};
 
-const FAILURES: [FailureKind; 4] = [
+const FAILURES: [FailureKind; 5] = [
     FailureKind::User,
     FailureKind::InputLost,
     FailureKind::ExecutorLost,
     FailureKind::Internal,
+    FailureKind::Resource,
 ];
 
 /// Faults of all kinds, as often as a cluster can bear.
@@ -69,7 +70,14 @@ impl Faults {
                 self.cluster
                     .receive(JobId(2), ReceiverId(0), 1 + self.random.below(9) as u64, border);
             }
-            12..=14 => {
+            12 => {
+                if let Some(executor) = self.some_executor() {
+                    let random = &mut self.random;
+                    let losing = self.cluster.executors.get_mut(&executor).expect("an executor");
+                    losing.lose_data(executor, &mut |count| random.below(count));
+                }
+            }
+            13..=14 => {
                 let later = self.cluster.now + self.random.below(INTERVAL as usize) as i64;
                 let next = self.cluster.scheduler.next_deadline();
                 self.cluster.clock(next.map_or(later, |next| next.min(later)));
@@ -191,6 +199,15 @@ proptest! {
     #[test]
     fn every_batch_is_right_whatever_fails(seed: u64, number in 0..PLANS, concurrent_batches in 1u32..4) {
         run(seed, JobSpec { max_attempts: 1000, concurrent_batches, ..spec(1, plan(number)) });
+    }
+
+    #[test]
+    fn copies_and_parts_in_memory_alone_leave_every_batch_right(seed: u64, number in 2..5u32, level in 0..6_usize) {
+        let mut plan = plan(number);
+        for dataset in &mut plan.datasets {
+            dataset.level = StorageLevel::ALL[level];
+        }
+        run(seed, JobSpec { max_attempts: 1000, ..spec(1, plan) });
     }
 
     #[test]

@@ -5,12 +5,11 @@ use crate::memory::MemoryLimits;
 use crate::testing::{numbers, values};
 
 fn store(limit: u64, spill: Option<Arc<SpillDir>>) -> BlockStore {
-    let budget = MemoryBudget::new(MemoryLimits {
-        blocks: limit,
-        shuffle: 0,
-        map_outputs: 0,
-    });
-    BlockStore::new(BlockStoreOptions { budget, spill })
+    BlockStore::new(BlockStoreOptions {
+        budget: MemoryBudget::new(MemoryLimits::without_floors(limit)),
+        spill,
+        lost: Arc::new(|what, why| panic!("{what:?} is gone: {why:?}")),
+    })
 }
 
 fn block(job: u32, sequence: u64) -> BlockId {
@@ -68,7 +67,9 @@ fn datasets_are_forgotten_by_time_and_blocks_by_id() {
     assert!(store.has_dataset(dataset(1, 3000)) && store.has_dataset(dataset(2, 1000)));
 
     assert_eq!(store.forget_blocks(&[block(1, 0), block(1, 9)]), 1);
-    assert_eq!(store.forget(JobId(1), BatchTime(9000), |id| id.sequence == 1), 2);
+    assert_eq!(store.forget_blocks(&[block(1, 1)]), 1);
+    assert_eq!(store.forget_dataset(JobId(1), DatasetId(1), BatchTime(9000)), 0);
+    assert_eq!(store.forget_dataset(JobId(1), DatasetId(0), BatchTime(9000)), 1);
     let inventory = store.inventory();
     assert_eq!(
         inventory.blocks.iter().map(|(id, _)| id.sequence).collect::<Vec<_>>(),
@@ -122,4 +123,34 @@ async fn receivers_wait_while_the_store_is_full() {
     store.forget_blocks(&[block(1, 0)]);
     receiver.await.unwrap();
     assert!(!store.is_full());
+}
+
+#[test]
+fn only_what_no_unfinished_batch_has_made_is_let_go_of() {
+    let parent = tempfile::tempdir().unwrap();
+    let lost = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&lost);
+    let store = BlockStore::new(BlockStoreOptions {
+        budget: MemoryBudget::new(MemoryLimits::without_floors(1000)),
+        spill: Some(SpillDir::create(parent.path(), Incarnation(1), u64::MAX).unwrap()),
+        lost: Arc::new(move |what, why| told.lock().push((what, why))),
+    });
+    store.set_oldest(JobId(1), BatchTime(2000));
+    for batch in [1000, 2000] {
+        let mut writer = store.write_dataset(dataset(1, batch), Medium::Memory);
+        writer.push(numbers(0..20)).unwrap();
+        writer.finish().unwrap();
+    }
+    store.put_block(block(1, 0), vec![numbers(0..120)]);
+    assert_eq!(*lost.lock(), [(Stowed::Dataset(dataset(1, 1000)), Gone::Dropped)]);
+    assert!(store.dataset(dataset(1, 1000)).unwrap().is_none());
+    assert_eq!(store.dataset(dataset(1, 2000)).unwrap().unwrap().len(), 1);
+}
+
+#[test]
+fn a_dataset_that_has_room_nowhere_is_refused() {
+    let store = store(100, None);
+    let mut writer = store.write_dataset(dataset(1, 1000), Medium::MemoryAndDisk);
+    assert!(matches!(writer.push(numbers(0..20)), Err(Error::Full { .. })));
+    assert_eq!(store.memory_bytes(), 0);
 }

@@ -9,22 +9,24 @@
 //! A batch goes by the routing with which it was launched, also when a later one is known: its reduce tasks stay where
 //! they are, save those that are named in a resend.
 //!
-//! Outputs above the memory limit are spilled, the oldest first. `finish_map` and `collect_resend` may block on the
-//! file system, without the lock. An output that was spilled and is lost is named, so that its task runs again.
+//! A delivery names rows, it does not hold them: [`ExchangeRouter::load`] gets them when it is their turn to be sent, from
+//! memory or from a file. So what waits to be sent takes no memory that could not be had for something else. An output
+//! that was spilled and is lost is [`Error::SpillLost`]; its task has to run again.
+//!
+//! [`OutputWriter`], `finish_map` and `load` may block on the file system, without the lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use tidemill_types::{Attempt, BatchTime, ExecutorId, JobId, RoutingVersion, StageId, TaskKey};
+use tidemill_types::{Attempt, BatchTime, ExecutorId, JobId, Medium, RoutingVersion, StageId, TaskKey};
 
 use self::routing::JobRouting;
-use crate::compact::compact_together;
 use crate::memory::{MemoryBudget, MemoryKind};
-use crate::shelf::{Handle, Shelf};
+use crate::shelf::{self, Draft, Gone, Shelf};
 use crate::spill::SpillDir;
-use crate::{Error, Result};
+use crate::{Error, Result, sliced_bytes};
 
 mod routing;
 #[cfg(test)]
@@ -32,8 +34,8 @@ mod tests;
 
 pub use routing::{Exchange, RoutingTable};
 
-/// The rows of one map task for one executor.
-#[derive(Clone, Debug, PartialEq)]
+/// The rows of one map task for one executor, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub to: ExecutorId,
     /// Unique among all that this executor sends.
@@ -44,24 +46,37 @@ pub struct Delivery {
     pub routing_version: RoutingVersion,
     /// The partitions that it is for, ascending.
     pub targets: Vec<u32>,
-    /// Rows by partition, ascending; partitions without rows may be missing.
-    pub parts: Vec<(u32, RecordBatch)>,
+    /// What its rows take.
+    pub bytes: u64,
 }
 
-/// What is to be sent again.
-#[derive(Debug, Default)]
-pub struct Resent {
-    pub deliveries: Vec<Delivery>,
-    /// Map partitions whose output was kept and is lost: their tasks have to run again.
-    pub lost: Vec<u32>,
-}
+/// Rows by partition, ascending; several of a partition in the order in which they were made.
+pub type Parts = Vec<(u32, RecordBatch)>;
 
 /// The sending side of the exchanges of one executor.
 pub struct ExchangeRouter {
     state: Mutex<State>,
     /// Rows by task; written and read under `state` for membership, without it for files.
-    outputs: Shelf<TaskKey>,
+    outputs: Arc<Shelf<TaskKey>>,
+    budget: Arc<MemoryBudget>,
 }
+
+/// Kept outputs may go to files, and are not let go of otherwise.
+struct Owner;
+
+impl shelf::Owner<TaskKey> for Owner {
+    fn is_droppable(&self, _: &TaskKey) -> bool {
+        false
+    }
+
+    /// Whoever reads it is told too.
+    fn lost(&self, map: TaskKey, _: Gone) {
+        tracing::warn!(%map, "a kept map output is lost");
+    }
+}
+
+/// They give way before everything else: nobody reads them unless something fails.
+const RECLAIM_ORDER: u8 = 0;
 
 #[derive(Default)]
 struct State {
@@ -77,10 +92,28 @@ struct JobOutputs {
     kept: BTreeMap<TaskKey, Kept>,
 }
 
-/// An output on the shelf: one batch for each partition.
+/// An output on the shelf.
 struct Kept {
     attempt: Attempt,
-    partitions: Arc<[u32]>,
+    /// Of each of its batches the partition and the bytes, in the order in which they were made.
+    runs: Arc<[(u32, u64)]>,
+}
+
+/// Collects what a map task makes. See [`ExchangeRouter::finish_map`].
+pub struct OutputWriter {
+    draft: Draft,
+    runs: Vec<(u32, u64)>,
+}
+
+impl OutputWriter {
+    /// Takes rows for a partition; an error if neither memory nor disk has room for them.
+    pub fn push(&mut self, partition: u32, rows: RecordBatch) -> Result<()> {
+        if rows.num_rows() > 0 {
+            self.runs.push((partition, sliced_bytes(&rows)));
+            self.draft.push(rows)?;
+        }
+        Ok(())
+    }
 }
 
 /// Where rows of one map go, by executor: the partitions, ascending.
@@ -91,7 +124,8 @@ impl ExchangeRouter {
     pub fn new(budget: &Arc<MemoryBudget>, spill: Option<Arc<SpillDir>>) -> Self {
         Self {
             state: Mutex::default(),
-            outputs: Shelf::new(Arc::clone(budget), budget.limits().map_outputs, spill),
+            outputs: Shelf::new(Arc::clone(budget), spill, RECLAIM_ORDER, Owner),
+            budget: Arc::clone(budget),
         }
     }
 
@@ -139,6 +173,15 @@ impl ExchangeRouter {
             .unwrap_or_default()
     }
 
+    /// Begins the output of a map task.
+    #[must_use]
+    pub fn write_output(&self) -> OutputWriter {
+        OutputWriter {
+            draft: self.outputs.draft(MemoryKind::MapOutputs, Medium::MemoryAndDisk),
+            runs: Vec::new(),
+        }
+    }
+
     /// Keeps what a map task has made and says where to push it: one delivery for every executor that reads from it,
     /// whether there are rows for it or not. With `only`, just these partitions are pushed; all are kept.
     ///
@@ -147,10 +190,10 @@ impl ExchangeRouter {
         &self,
         map: TaskKey,
         attempt: Attempt,
-        parts: Vec<(u32, RecordBatch)>,
+        output: OutputWriter,
         only: Option<&[u32]>,
     ) -> Result<Vec<Delivery>> {
-        let parts = tidy(parts)?;
+        let content = output.draft.finish()?;
         let deliveries = {
             let mut state = self.state.lock();
             let State { jobs, next } = &mut *state;
@@ -167,18 +210,25 @@ impl ExchangeRouter {
                 .routing
                 .destinations(map.batch, map.stage, only)
                 .ok_or_else(no_route)?;
-            // All attempts make the same rows, so the first stays.
-            job.kept.entry(map).or_insert_with(|| {
-                let batches = parts.iter().map(|(_, rows)| rows.clone()).collect();
-                self.outputs.insert(map, MemoryKind::MapOutputs, batches);
-                Kept {
-                    attempt,
-                    partitions: parts.iter().map(|(partition, _)| *partition).collect(),
-                }
-            });
-            deliver(destinations, next, map, attempt, version, &parts)
+            // All attempts make the same rows, so the first stays, unless it is lost.
+            if !self.outputs.contains(&map) {
+                self.outputs
+                    .place(map, MemoryKind::MapOutputs, Medium::MemoryAndDisk, content);
+                let runs = output.runs.into();
+                job.kept.insert(map, Kept { attempt, runs });
+            }
+            let kept = job.kept.get(&map).ok_or_else(no_route)?;
+            deliver(destinations, next, map, attempt, version, kept)
         };
-        self.outputs.relieve();
+        self.budget.relieve();
+        if self.outputs.is_over_full() {
+            self.drop_output(map);
+            return Err(Error::Full {
+                bytes: deliveries.iter().map(|delivery| delivery.bytes).sum(),
+                memory: self.budget.describe(),
+                disk: "the directory for spilled data is full",
+            });
+        }
         Ok(deliveries)
     }
 
@@ -191,50 +241,63 @@ impl ExchangeRouter {
         from_stage: StageId,
         partitions: &[u32],
         version: RoutingVersion,
-    ) -> Result<Resent> {
-        let collected = {
-            let mut state = self.state.lock();
-            let no_route = || Error::NoRoute { job, stage: from_stage };
-            let entry = state.jobs.get_mut(&job).ok_or_else(no_route)?;
-            entry
-                .routing
-                .redirect(batch, from_stage, partitions, version)
-                .ok_or_else(no_route)?;
-            let destinations = entry
-                .routing
-                .destinations(batch, from_stage, Some(partitions))
-                .ok_or_else(no_route)?;
-            let handles = entry
-                .kept_of(job, batch, from_stage)
-                .filter_map(|(map, kept)| {
-                    Some((
-                        *map,
-                        kept.attempt,
-                        Arc::clone(&kept.partitions),
-                        self.outputs.handle(map)?,
-                    ))
-                })
-                .collect::<Vec<_>>();
-            (destinations, handles)
+    ) -> Result<Vec<Delivery>> {
+        let mut state = self.state.lock();
+        let State { jobs, next } = &mut *state;
+        let no_route = || Error::NoRoute { job, stage: from_stage };
+        let entry = jobs.get_mut(&job).ok_or_else(no_route)?;
+        entry
+            .routing
+            .redirect(batch, from_stage, partitions, version)
+            .ok_or_else(no_route)?;
+        let destinations = entry
+            .routing
+            .destinations(batch, from_stage, Some(partitions))
+            .ok_or_else(no_route)?;
+        let kept = entry.kept_of(job, batch, from_stage);
+        let deliveries =
+            kept.flat_map(|(map, kept)| deliver(destinations.clone(), next, *map, kept.attempt, version, kept));
+        Ok(deliveries.collect())
+    }
+
+    /// The rows of a delivery; `None` if its batch is forgotten meanwhile. An output whose file is lost is forgotten.
+    pub fn load(&self, delivery: &Delivery) -> Result<Option<Parts>> {
+        let (handle, runs) = {
+            let state = self.state.lock();
+            let kept = state
+                .jobs
+                .get(&delivery.map.job)
+                .and_then(|job| job.kept.get(&delivery.map));
+            let Some((kept, handle)) = kept.zip(self.outputs.open(&delivery.map)) else {
+                return Ok(None);
+            };
+            (handle, Arc::clone(&kept.runs))
         };
-        let (destinations, handles) = collected;
-        let mut resent = Resent::default();
-        for (map, attempt, kept, handle) in handles {
-            match load(&kept, partitions, &handle) {
-                Ok(parts) => {
-                    let next = &mut self.state.lock().next;
-                    resent
-                        .deliveries
-                        .extend(deliver(destinations.clone(), next, map, attempt, version, &parts));
-                }
-                Err(error) => {
-                    tracing::warn!(%map, %error, "a kept map output is lost");
-                    self.drop_output(map);
-                    resent.lost.push(map.partition);
-                }
+        let mut wanted: Vec<(u32, usize)> = runs
+            .iter()
+            .enumerate()
+            .filter(|(_, (partition, _))| delivery.targets.binary_search(partition).is_ok())
+            .map(|(number, (partition, _))| (*partition, number))
+            .collect();
+        wanted.sort_unstable();
+        let parts = wanted
+            .into_iter()
+            .map(|(partition, number)| Ok((partition, handle.batch(number)?)));
+        match parts.collect::<Result<Parts>>() {
+            Ok(parts) => Ok(Some(parts)),
+            Err(error) => {
+                self.drop_output(delivery.map);
+                Err(error)
             }
         }
-        Ok(resent)
+    }
+
+    /// Whether loading a delivery reads a file, which async callers then do elsewhere.
+    #[must_use]
+    pub fn is_spilled(&self, delivery: &Delivery) -> bool {
+        self.outputs
+            .open(&delivery.map)
+            .is_some_and(|handle| !handle.is_in_memory())
     }
 
     /// The maps of a stage whose output is kept here, ascending.
@@ -315,47 +378,28 @@ impl JobOutputs {
     }
 }
 
-/// The parts that have rows, ascending, without input text that they hold but do not use.
-fn tidy(mut parts: Vec<(u32, RecordBatch)>) -> Result<Vec<(u32, RecordBatch)>> {
-    parts.retain(|(_, rows)| rows.num_rows() > 0);
-    parts.sort_by_key(|(partition, _)| *partition);
-    let (partitions, rows): (Vec<u32>, Vec<RecordBatch>) = parts.into_iter().unzip();
-    Ok(partitions.into_iter().zip(compact_together(rows)?).collect())
-}
-
-fn load(kept: &[u32], partitions: &[u32], handle: &Handle) -> Result<Vec<(u32, RecordBatch)>> {
-    let batches = handle.load()?;
-    let parts = kept.iter().copied().zip(batches.iter());
-    Ok(parts
-        .filter(|(partition, _)| partitions.contains(partition))
-        .map(|(p, rows)| (p, rows.clone()))
-        .collect())
-}
-
 fn deliver(
     destinations: Destinations,
     next: &mut u64,
     map: TaskKey,
     attempt: Attempt,
     routing_version: RoutingVersion,
-    parts: &[(u32, RecordBatch)],
+    kept: &Kept,
 ) -> Vec<Delivery> {
     destinations
         .into_iter()
         .map(|(to, targets)| {
             let number = *next;
             *next += 1;
-            let parts = parts
-                .iter()
-                .filter(|(partition, _)| targets.binary_search(partition).is_ok())
-                .cloned();
+            let runs = kept.runs.iter();
+            let runs = runs.filter(|(partition, _)| targets.binary_search(partition).is_ok());
             Delivery {
                 to,
                 number,
                 map,
                 attempt,
                 routing_version,
-                parts: parts.collect(),
+                bytes: runs.map(|(_, bytes)| bytes).sum(),
                 targets,
             }
         })

@@ -29,13 +29,13 @@ impl FrameBuilder {
         }
     }
 
-    /// The frames of `delivery`: at least one, the last one marked.
+    /// The frames of `delivery`, whose rows are `parts`: at least one, the last one marked.
     #[must_use]
-    pub fn build(&self, delivery: &Delivery) -> Vec<Frame> {
+    pub fn build(&self, delivery: &Delivery, parts: &[(u32, RecordBatch)]) -> Vec<Frame> {
         let mut frames = Vec::new();
         let mut runs = Vec::new();
         let mut bytes = 0;
-        for (partition, rows) in delivery.parts.iter().filter(|(_, rows)| rows.num_rows() > 0) {
+        for (partition, rows) in parts.iter().filter(|(_, rows)| rows.num_rows() > 0) {
             for piece in self.pieces(rows) {
                 let size = sliced_bytes(&piece);
                 if !runs.is_empty() && bytes + size > self.max_bytes {

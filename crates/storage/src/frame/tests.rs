@@ -11,8 +11,9 @@ use crate::exchange::Delivery;
 use crate::testing::{numbers, values, wide_batch, wide_schema};
 use crate::{Error, sliced_bytes};
 
-fn delivery(targets: &[u32], parts: Vec<(u32, RecordBatch)>) -> Delivery {
-    Delivery {
+/// The frames of a delivery of these rows.
+fn build(max_bytes: u64, targets: &[u32], parts: Vec<(u32, RecordBatch)>) -> Vec<Frame> {
+    let delivery = Delivery {
         to: ExecutorId(2),
         number: 5,
         map: TaskKey {
@@ -24,12 +25,9 @@ fn delivery(targets: &[u32], parts: Vec<(u32, RecordBatch)>) -> Delivery {
         attempt: Attempt(0),
         routing_version: RoutingVersion(1),
         targets: targets.to_vec(),
-        parts,
-    }
-}
-
-fn builder(max_bytes: u64) -> FrameBuilder {
-    FrameBuilder::new(ExecutorId(1), max_bytes)
+        bytes: parts.iter().map(|(_, rows)| sliced_bytes(rows)).sum(),
+    };
+    FrameBuilder::new(ExecutorId(1), max_bytes).build(&delivery, &parts)
 }
 
 fn rows_of(frames: &[Frame], partition: u32) -> Vec<RecordBatch> {
@@ -47,7 +45,7 @@ fn over_the_wire(frame: &Frame, schema: &arrow::datatypes::SchemaRef) -> Frame {
 
 #[test]
 fn a_delivery_without_rows_is_one_empty_frame() {
-    let frames = builder(100).build(&delivery(&[1, 2], vec![(1, numbers([]))]));
+    let frames = build(100, &[1, 2], vec![(1, numbers([]))]);
     assert_eq!(frames.len(), 1);
     assert!(frames[0].runs.is_empty() && frames[0].head.last);
     assert_eq!(*frames[0].head.targets, [1, 2]);
@@ -64,7 +62,7 @@ fn small_parts_share_frames_and_large_ones_are_split() {
         (4, numbers(6..106)),
         (7, numbers(106..108)),
     ];
-    let frames = builder(160).build(&delivery(&[0, 1, 4, 7], parts));
+    let frames = build(160, &[0, 1, 4, 7], parts);
     for (index, frame) in (0..).zip(&frames) {
         assert_eq!(frame.head.index, index);
         assert_eq!(frame.head.last, frame == frames.last().unwrap());
@@ -85,7 +83,7 @@ fn a_row_larger_than_a_frame_has_one_of_its_own() {
         "z".repeat(2000),
     ]));
     let rows = RecordBatch::try_from_iter([("v", long)]).unwrap();
-    let frames = builder(100).build(&delivery(&[0], vec![(0, rows.clone())]));
+    let frames = build(100, &[0], vec![(0, rows.clone())]);
     assert_eq!(frames.len(), 3);
     let all: Vec<_> = rows_of(&frames, 0);
     assert_eq!(arrow::compute::concat_batches(&rows.schema(), &all).unwrap(), rows);
@@ -95,7 +93,7 @@ fn a_row_larger_than_a_frame_has_one_of_its_own() {
 fn building_copies_nothing() {
     let rows = wide_batch(1000);
     let text = |batch: &RecordBatch| batch.column_by_name("view").unwrap().as_string_view().data_buffers()[0].as_ptr();
-    for frame in builder(1000).build(&delivery(&[0], vec![(0, rows.clone())])) {
+    for frame in build(1000, &[0], vec![(0, rows.clone())]) {
         assert_eq!(text(&frame.runs[0].rows), text(&rows));
     }
 }
@@ -112,7 +110,7 @@ fn every_type_returns_from_the_wire() {
         ],
         vec![(2, wide_batch(1))],
     ] {
-        let frames = builder(u64::MAX).build(&delivery(&[0, 1, 2, 4], parts));
+        let frames = build(u64::MAX, &[0, 1, 2, 4], parts);
         let received = over_the_wire(&frames[0], &whole.schema());
         assert_eq!(received.head, frames[0].head);
         for (received, sent) in received.runs.iter().zip(&frames[0].runs) {
@@ -142,7 +140,7 @@ fn rows_without_columns_return_from_the_wire() {
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap()
     };
-    let frames = builder(100).build(&delivery(&[0, 1], vec![(0, rows(10)), (1, rows(20))]));
+    let frames = build(100, &[0, 1], vec![(0, rows(10)), (1, rows(20))]);
     let received = over_the_wire(&frames[0], &schema);
     assert_eq!(
         received.runs.iter().map(|run| run.rows.num_rows()).collect::<Vec<_>>(),
@@ -161,7 +159,7 @@ fn the_wire_carries_what_views_use_and_not_what_they_share() {
         .collect::<Vec<_>>();
     let used: u64 = parts.iter().map(|(_, rows)| sliced_bytes(rows)).sum();
     let targets: Vec<u32> = (0..64).collect();
-    let frames = builder(FrameBuilder::DEFAULT_BYTES).build(&delivery(&targets, parts));
+    let frames = build(FrameBuilder::DEFAULT_BYTES, &targets, parts);
     let encoded = encode(&frames[0]).unwrap();
     assert!(encoded.bytes() < used * 2, "{} bytes for {used}", encoded.bytes());
     let received = over_the_wire(&frames[0], &input.schema());
@@ -190,7 +188,7 @@ fn nested_dictionaries_travel_as_values() {
 
 #[test]
 fn frames_that_contradict_themselves_are_refused() {
-    let frames = builder(u64::MAX).build(&delivery(&[0, 1], vec![(0, numbers(0..10)), (1, numbers(10..20))]));
+    let frames = build(u64::MAX, &[0, 1], vec![(0, numbers(0..10)), (1, numbers(10..20))]);
     let schema = numbers([]).schema();
     let good = encode(&frames[0]).unwrap();
     assert!(decode(&schema, good.clone()).is_ok());
@@ -237,7 +235,7 @@ fn frames_that_contradict_themselves_are_refused() {
 #[test]
 fn bodies_at_odd_addresses_and_large_bodies_are_read() {
     let rows = numbers(0..100_000);
-    let frames = builder(u64::MAX).build(&delivery(&[0], vec![(0, rows.clone())]));
+    let frames = build(u64::MAX, &[0], vec![(0, rows.clone())]);
     let encoded = encode(&frames[0]).unwrap();
     for shift in 0..17 {
         let mut moved = vec![0; shift];
@@ -270,7 +268,7 @@ proptest! {
         cut in 0_usize..40,
     ) {
         let rows = wide_batch(20);
-        let frames = builder(u64::MAX).build(&delivery(&[0], vec![(0, rows)]));
+        let frames = build(u64::MAX, &[0], vec![(0, rows)]);
         let encoded = encode(&frames[0]).unwrap();
         let mut header = encoded.header.to_vec();
         let mut body = encoded.body.to_vec();
@@ -296,8 +294,8 @@ proptest! {
         let whole = wide_batch(340);
         let mut parts: Vec<_> = cuts.into_iter().map(|(from, len, partition)| (partition, whole.slice(from, len))).collect();
         parts.sort_by_key(|(partition, _)| *partition);
-        let sent = delivery(&[0, 1, 2, 3, 4], parts.clone());
-        let frames: Vec<_> = builder(max_bytes).build(&sent).iter().map(|frame| over_the_wire(frame, &whole.schema())).collect();
+        let sent = build(max_bytes, &[0, 1, 2, 3, 4], parts.clone());
+        let frames: Vec<_> = sent.iter().map(|frame| over_the_wire(frame, &whole.schema())).collect();
         prop_assert_eq!(frames.iter().filter(|frame| frame.head.last).count(), 1);
         for partition in 0..5 {
             let expected: Vec<_> = parts.iter().filter(|(p, _)| *p == partition).map(|(_, rows)| rows).collect();

@@ -145,6 +145,12 @@ impl CreditWindow {
         answer.unwrap_or(Err(Closed))
     }
 
+    /// Whether frames of a batch go without credit now.
+    #[must_use]
+    pub fn is_oldest(&self, job: JobId, batch: BatchTime) -> bool {
+        self.state.lock().is_oldest(&Request { job, batch, bytes: 0 })
+    }
+
     /// Frames that wait, for metrics.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -8,11 +8,7 @@ use super::*;
 use crate::memory::{MemoryBudget, MemoryKind, MemoryLimits};
 
 fn budget() -> Arc<MemoryBudget> {
-    MemoryBudget::new(MemoryLimits {
-        blocks: 1,
-        shuffle: 1,
-        map_outputs: 1,
-    })
+    MemoryBudget::new(MemoryLimits::without_floors(1 << 30))
 }
 
 fn value(bytes: usize) -> Bytes {

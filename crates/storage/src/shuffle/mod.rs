@@ -3,17 +3,18 @@
 //! Frames are kept by (job, batch, sending stage) until their batch is forgotten, so that a second attempt of a reduce
 //! task reads the same rows again. They may arrive before the launch message that makes them expected.
 //!
-//! Memory is bounded by the budget's shuffle limit, without a way to wait for each other in a circle:
+//! Memory is bounded by what the budget has for shuffles, without a way to wait for each other in a circle:
 //! - A frame of its job's oldest unfinished batch comes without credit and is always admitted, into memory while there
 //!   is room, else into a local file.
 //! - Any other frame uses up credit of its sender until its batch is forgotten. Should the windows given out and the
-//!   frames of oldest batches together exceed the limit, such a frame goes to a file too, and keeps its credit.
+//!   frames of oldest batches together exceed what there is, such a frame goes to a file too, and keeps its credit.
 //!
 //! Ownership: one lock around plain data. Events are emitted with no lock held, by the thread that caused them: they
-//! should only pass a message on. [`ShuffleStore::admit`] and [`ShuffleStore::read`] may block on the file system.
+//! should only pass a message on. [`ShuffleStore::admit`] and the rows of [`ShuffleStore::open`] may block on the file
+//! system.
 //!
-//! Failure: a frame that was spilled and is lost makes its whole delivery lost. [`ShuffleStore::read`] says whose it
-//! was, and the partition becomes ready again when another delivery of that map has come.
+//! Failure: a frame that was spilled and is lost makes its whole delivery lost. Whoever reads it is told whose it was,
+//! and the partition becomes ready again when another delivery of that map has come.
 
 use std::sync::Arc;
 
@@ -82,13 +83,13 @@ pub struct ShuffleOptions {
     pub budget: Arc<MemoryBudget>,
     /// Without it, a frame that does not fit is an error.
     pub spill: Option<Arc<SpillDir>>,
-    /// Bytes that each source may have here on credit. All windows together should be well below the shuffle limit.
+    /// Bytes that each source may have here on credit. All windows together should be well below what there is.
     pub window: u64,
     pub events: Arc<dyn Fn(ShuffleEvent) + Send + Sync>,
 }
 
 pub struct ShuffleStore {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     credit: Arc<CreditBook>,
     budget: Arc<MemoryBudget>,
     spill: Option<Arc<SpillDir>>,
@@ -109,7 +110,7 @@ impl ShuffleStore {
             Arc::new(move |source| events(ShuffleEvent::Credit { source }))
         };
         Self {
-            state: Mutex::default(),
+            state: Arc::default(),
             credit: CreditBook::new(window, nudge),
             budget,
             spill,
@@ -138,8 +139,7 @@ impl ShuffleStore {
     /// Whether [`ShuffleStore::admit`] is about to write a file for `frame`, which async callers then do elsewhere.
     #[must_use]
     pub fn would_spill(&self, frame: &Frame) -> bool {
-        let used = self.budget.used(MemoryKind::Shuffle);
-        !frame.runs.is_empty() && used.saturating_add(frame.bytes) > self.budget.limits().shuffle
+        !frame.runs.is_empty() && !self.budget.has_room(MemoryKind::Shuffle, frame.bytes)
     }
 
     /// Takes in a frame. Blocks on the file system if it has to be spilled.
@@ -185,6 +185,11 @@ impl ShuffleStore {
     /// The rows for a partition, in ascending order of maps, each in the order in which it was made. Can be read again
     /// until the batch is forgotten. Blocks on the file system if frames were spilled.
     pub fn read(&self, job: JobId, batch: BatchTime, from_stage: StageId, partition: u32) -> Result<Vec<RecordBatch>> {
+        self.open(job, batch, from_stage, partition)?.collect()
+    }
+
+    /// The same, frame by frame.
+    pub fn open(&self, job: JobId, batch: BatchTime, from_stage: StageId, partition: u32) -> Result<ShuffleRows> {
         let incomplete = |missing| Error::Incomplete {
             job,
             batch,
@@ -192,42 +197,23 @@ impl ShuffleStore {
             partition,
             missing,
         };
-        let frames = {
-            let state = self.state.lock();
-            let inlet = state
-                .inlet(job, batch, from_stage)
-                .ok_or_else(|| incomplete(Vec::new()))?;
-            let parts = inlet.read(partition).map_err(incomplete)?;
-            let parts = parts
-                .into_iter()
-                .map(|part| (part.map_partition, part.delivery, part.payload.rows_for(partition)));
-            parts.collect::<Vec<_>>()
-        };
-        let mut batches = Vec::new();
-        for (map_partition, delivery, rows) in frames {
-            match rows {
-                Rows::Memory(rows) => batches.extend(rows),
-                Rows::File(partitions, file) => match file.read() {
-                    Ok(rows) => {
-                        let runs = partitions.iter().zip(rows);
-                        batches.extend(runs.filter(|(run, _)| **run == partition).map(|(_, rows)| rows));
-                    }
-                    Err(source) => {
-                        self.discard(job, batch, from_stage, map_partition, delivery);
-                        return Err(Error::MapInputLost {
-                            map: TaskKey {
-                                job,
-                                batch,
-                                stage: from_stage,
-                                partition: map_partition,
-                            },
-                            source: Box::new(source),
-                        });
-                    }
-                },
-            }
-        }
-        Ok(batches)
+        let state = self.state.lock();
+        let inlet = state
+            .inlet(job, batch, from_stage)
+            .ok_or_else(|| incomplete(Vec::new()))?;
+        let parts = inlet.read(partition).map_err(incomplete)?;
+        let frames = parts.into_iter().flat_map(|part| {
+            let (map, delivery) = (part.map_partition, part.delivery);
+            let rows = part.payload.rows_for(partition).into_iter();
+            rows.map(move |rows| (map, delivery, rows))
+        });
+        Ok(ShuffleRows {
+            frames: frames.collect::<Vec<_>>().into_iter(),
+            state: Arc::clone(&self.state),
+            job,
+            batch,
+            from_stage,
+        })
     }
 
     /// The expected maps that have not sent for all expected partitions, ascending.
@@ -343,24 +329,26 @@ impl ShuffleStore {
         if runs.is_empty() {
             return Ok(Place::Memory(Arc::default(), None));
         }
-        if let Some(charge) = self.budget.try_charge(MemoryKind::Shuffle, bytes) {
+        if let Some(charge) = self.budget.acquire(MemoryKind::Shuffle, bytes) {
             return Ok(Place::Memory(runs.into(), Some(charge)));
         }
-        let spill = self.spill.as_ref().ok_or(Error::OutOfMemory { bytes })?;
+        let full = |disk| Error::Full {
+            bytes,
+            memory: self.budget.describe(),
+            disk,
+        };
+        let spill = self
+            .spill
+            .as_ref()
+            .ok_or_else(|| full("there is nowhere to spill to"))?;
         let partitions = runs.iter().map(|run| run.partition).collect();
         let rows: Vec<RecordBatch> = runs.into_iter().map(|run| run.rows).collect();
-        let file = spill.write(&rows[0].schema(), &rows)?;
+        let file = spill.write(MemoryKind::Shuffle, &rows[0].schema(), &rows);
+        let file = file.map_err(|error| match error {
+            Error::SpillFull { .. } => full("the directory for spilled data is full"),
+            other => other,
+        })?;
         Ok(Place::File(partitions, Arc::new(file)))
-    }
-
-    fn discard(&self, job: JobId, batch: BatchTime, from_stage: StageId, map: u32, delivery: (ExecutorId, u64)) {
-        let dropped = {
-            let mut state = self.state.lock();
-            state
-                .inlet_mut(job, batch, from_stage)
-                .map(|inlet| inlet.discard(map, delivery))
-        };
-        drop(dropped);
     }
 
     fn report(&self, job: JobId, batch: BatchTime, from_stage: StageId, ready: Vec<u32>) {
@@ -372,6 +360,45 @@ impl ShuffleStore {
                 partition,
             }));
         }
+    }
+}
+
+/// The rows of a partition.
+pub struct ShuffleRows {
+    frames: std::vec::IntoIter<(u32, (ExecutorId, u64), Rows)>,
+    state: Arc<Mutex<State>>,
+    job: JobId,
+    batch: BatchTime,
+    from_stage: StageId,
+}
+
+impl Iterator for ShuffleRows {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (map_partition, delivery, rows) = self.frames.next()?;
+        let read = match rows {
+            Rows::Memory(rows) => Ok(rows),
+            Rows::File(file, number) => file.read_batch(number),
+        };
+        Some(read.map_err(|source| {
+            self.frames = Vec::new().into_iter();
+            let dropped = {
+                let mut state = self.state.lock();
+                let inlet = state.inlet_mut(self.job, self.batch, self.from_stage);
+                inlet.map(|inlet| inlet.discard(map_partition, delivery))
+            };
+            drop(dropped);
+            Error::MapInputLost {
+                map: TaskKey {
+                    job: self.job,
+                    batch: self.batch,
+                    stage: self.from_stage,
+                    partition: map_partition,
+                },
+                source: Box::new(source),
+            }
+        }))
     }
 }
 

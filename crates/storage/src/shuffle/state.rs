@@ -112,22 +112,23 @@ impl BatchFrames {
     }
 }
 
-/// What has to be read for one partition of one frame.
+/// Rows of one partition in one frame.
 pub(super) enum Rows {
-    Memory(Vec<RecordBatch>),
-    File(Arc<[u32]>, Arc<SpillFile>),
+    Memory(RecordBatch),
+    /// One of the file's batches.
+    File(Arc<SpillFile>, usize),
 }
 
 impl Stored {
-    pub(super) fn rows_for(&self, partition: u32) -> Rows {
+    pub(super) fn rows_for(&self, partition: u32) -> Vec<Rows> {
         match &self.place {
-            Place::File(partitions, file) if partitions.contains(&partition) => {
-                Rows::File(Arc::clone(partitions), Arc::clone(file))
+            Place::File(partitions, file) => {
+                let runs = partitions.iter().enumerate().filter(|(_, run)| **run == partition);
+                runs.map(|(number, _)| Rows::File(Arc::clone(file), number)).collect()
             }
-            Place::File(..) => Rows::Memory(Vec::new()),
             Place::Memory(runs, _) => {
                 let runs = runs.iter().filter(|run| run.partition == partition);
-                Rows::Memory(runs.map(|run| run.rows.clone()).collect())
+                runs.map(|run| Rows::Memory(run.rows.clone())).collect()
             }
         }
     }

@@ -26,11 +26,7 @@ struct Fixture {
 fn fixture_with(spill: bool) -> Fixture {
     let parent = tempfile::tempdir().unwrap();
     let spill = spill.then(|| SpillDir::create(parent.path(), Incarnation(1), u64::MAX).unwrap());
-    let budget = MemoryBudget::new(MemoryLimits {
-        blocks: 0,
-        shuffle: LIMIT,
-        map_outputs: 0,
-    });
+    let budget = MemoryBudget::new(MemoryLimits::without_floors(LIMIT));
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&events);
     let store = ShuffleStore::new(ShuffleOptions {
@@ -174,7 +170,7 @@ fn without_files_a_frame_that_does_not_fit_is_an_error_and_costs_nothing() {
     let fixture = fixture_with(false);
     assert_eq!(fixture.store.open_source(PEER), 5_000);
     let error = fixture.store.admit(on_credit(frame(T1, 0, 0, &[1], 2000))).unwrap_err();
-    assert!(matches!(error, Error::OutOfMemory { .. }));
+    assert!(matches!(error, Error::Full { .. }));
     assert_eq!(fixture.memory(), 0);
     assert_eq!(fixture.store.take_credit(PEER), 5_000);
 }

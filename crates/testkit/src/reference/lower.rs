@@ -94,6 +94,7 @@ impl Model {
                 name: self.nodes[place].name.clone(),
                 input,
                 steps: steps.into_iter().map(step).collect(),
+                persist: None,
                 line: Line(None),
             });
         }

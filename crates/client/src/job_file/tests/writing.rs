@@ -12,6 +12,8 @@ use tidemill_dstream::{
     SocketTextSource, Source, Step, TextFileSource, TextFilesSource, ValueType,
 };
 
+use tidemill_types::StorageLevel;
+
 use super::super::*;
 
 /// Reads without validating, so that texts may be anything.
@@ -144,12 +146,15 @@ fn graph() -> impl Strategy<Value = JobGraph> {
             line: Line(None),
         }),
         0..4,
-    );
-    let streams = proptest::collection::btree_map(text(), (input, steps), 0..3).prop_map(|streams| {
-        let define = |(name, (input, steps))| StreamDef {
+    )
+    .boxed();
+    let persist = option::of(proptest::sample::select(StorageLevel::ALL.to_vec()));
+    let streams = proptest::collection::btree_map(text(), (input, steps, persist), 0..3).prop_map(|streams| {
+        let define = |(name, (input, steps, persist))| StreamDef {
             name,
             input,
             steps,
+            persist,
             line: Line(None),
         };
         streams.into_iter().map(define).collect()
@@ -186,15 +191,16 @@ fn graph() -> impl Strategy<Value = JobGraph> {
             .map(|(name, accumulator)| AccumulatorDef { name, ..accumulator })
             .collect()
     });
+    // Boxed, since what they have made of a graph would not fit on the stack of a test together.
     let parts = (
         text(),
         duration(),
-        options,
-        accumulators,
-        tables,
-        broadcasts(),
-        streams,
-        vec(output(), 0..4),
+        options.boxed(),
+        accumulators.boxed(),
+        tables.boxed(),
+        broadcasts().boxed(),
+        streams.boxed(),
+        vec(output(), 0..4).boxed(),
     );
     parts.prop_map(
         |(name, batch_interval, options, accumulators, tables, broadcasts, streams, outputs)| JobGraph {

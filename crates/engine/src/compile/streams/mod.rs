@@ -19,7 +19,7 @@ use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_dstream::{Diagnostic, Function, JobGraph, Line, Operator, OutputKind, StreamDef, StreamInput};
-use tidemill_types::{OutputId, StreamId};
+use tidemill_types::{OutputId, StorageLevel, StreamId};
 
 use self::extent::Extent;
 pub(super) use self::layout::{Finish, Layout};
@@ -50,6 +50,8 @@ pub(super) struct Node {
     narrow: bool,
     /// The streams that have its rows and whose batches are remembered beyond what windows need.
     pub(super) remembered: Vec<String>,
+    /// How its batches are kept, if a job says so.
+    pub(super) level: Option<StorageLevel>,
 }
 
 impl Node {
@@ -327,6 +329,7 @@ impl<'a> Elaborator<'a> {
             extent,
             narrow,
             remembered: Vec::new(),
+            level: None,
         });
         NodeId(self.nodes.len() - 1)
     }
@@ -366,9 +369,7 @@ impl<'a> Elaborator<'a> {
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
-        if self.graph.options.remember.is_some() {
-            self.remember();
-        }
+        self.remember();
         let schema = |name: &str| {
             let node = self.streams.get(name)?;
             let leaf = self.leaf(*node);
@@ -405,8 +406,13 @@ impl<'a> Elaborator<'a> {
         })
     }
 
-    /// Has the streams remembered that some output depends on.
+    /// Has the streams remembered that some output depends on: all of them if the job says so, else those that it
+    /// persists.
     fn remember(&mut self) {
+        let all = self.graph.options.remember.is_some();
+        if !all && self.graph.streams.iter().all(|stream| stream.persist.is_none()) {
+            return;
+        }
         let streams = self.graph.streams.iter();
         let streams: HashMap<&str, &StreamDef> = streams.map(|stream| (stream.name.as_str(), stream)).collect();
         let mut needed: HashSet<String> = HashSet::new();
@@ -421,9 +427,13 @@ impl<'a> Elaborator<'a> {
         for stream in &self.graph.streams {
             if let Some(node) = self.streams.get(stream.name.as_str())
                 && needed.contains(&stream.name)
+                && (all || stream.persist.is_some())
             {
-                let node = self.keeper(*node);
-                self.nodes[node.0].remembered.push(stream.name.clone());
+                let keeper = self.keeper(*node);
+                let node = &mut self.nodes[keeper.0];
+                node.remembered.push(stream.name.clone());
+                // Streams with the very same rows are one: it is kept as the most careful of them says.
+                node.level = node.level.max(stream.persist);
             }
         }
     }

@@ -42,6 +42,7 @@ fn stream(name: &str, input: StreamInput, steps: Vec<Operator>) -> StreamDef {
         name: name.to_owned(),
         input,
         steps: steps.into_iter().enumerate().map(step).collect(),
+        persist: None,
         line: Line(Some(1)),
     }
 }

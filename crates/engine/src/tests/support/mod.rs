@@ -13,12 +13,13 @@ use futures::StreamExt;
 use tidemill_dstream::accumulator::{AccumulatorState, Ledger, Reading};
 use tidemill_dstream::plan::{ExchangeKind, Keeps, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{JobGraph, Shape};
-use tidemill_types::{AccumulatorId, BatchTime, DatasetId, JobId, StageId, TaskFailure, TaskKey};
+use tidemill_storage::{MemoryBudget, MemoryKind, MemoryLimits, Reclaim, SpillDir};
+use tidemill_types::{AccumulatorId, BatchTime, DatasetId, Incarnation, JobId, StageId, TaskFailure, TaskKey};
 
 pub(crate) use self::jobs::*;
 use crate::{
     BroadcastRows, BroadcastValue, BroadcastValues, CompileOptions, CompiledJob, Panes, Registry, SlotInput, TableData,
-    TaskBinding, TaskMemory, Template, compile, decode_ipc, encode_ipc,
+    TaskBinding, TaskMemories, TaskMemory, Template, compile, decode_ipc, encode_ipc,
 };
 
 /// Partition counts under which every job has to give the same rows.
@@ -32,8 +33,7 @@ pub(crate) struct Mini {
     broadcasts: Vec<(String, Shape)>,
     /// By dataset and batch index, the rows of each partition.
     datasets: HashMap<(DatasetId, i64), Vec<Vec<RecordBatch>>>,
-    /// What partitions of stages keep from batch to batch.
-    memories: HashMap<(StageId, u32), Arc<TaskMemory>>,
+    memories: Memories,
     /// Batches that count as never run.
     skipped: BTreeSet<i64>,
     index: i64,
@@ -54,6 +54,40 @@ type Added = Vec<(AccumulatorId, AccumulatorState)>;
 
 /// Rows of an output, in order, columns separated by `|`.
 pub(crate) type Rows = Vec<String>;
+
+/// What partitions of stages keep from batch to batch.
+struct Memories {
+    all: Arc<TaskMemories>,
+    by_partition: HashMap<(StageId, u32), Arc<TaskMemory>>,
+    budget: Arc<MemoryBudget>,
+    _directory: tempfile::TempDir,
+}
+
+impl Memories {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let budget = MemoryBudget::new(MemoryLimits::of(1 << 30));
+        let spill = SpillDir::create(directory.path(), Incarnation(1), u64::MAX).unwrap();
+        Self {
+            all: TaskMemories::new(&budget, &spill),
+            by_partition: HashMap::new(),
+            budget,
+            _directory: directory,
+        }
+    }
+
+    fn of(&mut self, stage: StageId, partition: u32) -> Arc<TaskMemory> {
+        let memory = self.all.memory(JobId(1), stage, partition);
+        self.by_partition.insert((stage, partition), Arc::clone(&memory));
+        memory
+    }
+
+    fn give_way(&self) {
+        self.all.reclaim(u64::MAX, true);
+        assert_eq!(self.budget.used(MemoryKind::State), 0);
+        assert!(self.by_partition.values().all(|memory| memory.size() == 0));
+    }
+}
 
 impl Mini {
     pub(crate) fn new(graph: &JobGraph, tables: &[TableData], partitions: u32) -> Self {
@@ -82,7 +116,7 @@ impl Mini {
                 .map(|def| (def.name.clone(), def.known_shape()))
                 .collect(),
             datasets: HashMap::new(),
-            memories: HashMap::new(),
+            memories: Memories::new(),
             skipped: BTreeSet::new(),
             index: 0,
             ledger: Ledger::zero(&compiled.plan.accumulators),
@@ -124,7 +158,7 @@ impl Mini {
 
     /// Forgets what is kept from batch to batch, as an executor that has just started.
     pub(crate) fn forget_memory(&mut self) {
-        self.memories.clear();
+        self.memories = Memories::new();
     }
 
     /// Has the last batch count as skipped.
@@ -178,6 +212,7 @@ impl Mini {
             .map(|(stage, _)| stage.id)
             .collect();
         self.memories
+            .by_partition
             .iter()
             .filter(move |((stage, _), _)| stages.contains(stage))
             .map(|(_, memory)| memory)
@@ -212,8 +247,7 @@ impl Mini {
                     .iter()
                     .flat_map(|(_, batches)| batches)
                     .all(|(_, rows)| rows.iter().all(|rows| rows.num_rows() == 0));
-                let memory = self.memories.entry((stage.id, partition)).or_default();
-                let kept = (stage.keeps != Keeps::Nothing).then(|| Arc::clone(memory));
+                let kept = (stage.keeps != Keeps::Nothing).then(|| self.memories.of(stage.id, partition));
                 let indices = (1..self.index).rev();
                 let previous = indices
                     .filter(|index| stage.is_due(*index))
@@ -269,6 +303,10 @@ impl Mini {
         self.ledger_before = std::mem::replace(&mut self.ledger, totals);
         self.added = added;
         let index = self.index;
+        // Nothing of it is in memory before every second batch.
+        if index % 2 == 1 {
+            self.memories.give_way();
+        }
         self.datasets
             .retain(|(id, made), _| index - made < i64::from(plan.dataset(*id).unwrap().remember));
         Ok(outputs)

@@ -38,6 +38,7 @@ impl Cluster {
             | Action::Cancel { executor, .. }
             | Action::StartReceiver { executor, .. }
             | Action::SetRate { executor, .. }
+            | Action::Unpersist { executor, .. }
             | Action::StopReceiver { executor, .. } => *executor,
             Action::Launch { executor, launch } => {
                 self.check_launch(launch);
