@@ -184,6 +184,8 @@ fn is_plain(text: &str) -> bool {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | '(' | ')' | '*'))
         && !text.ends_with(' ')
+        // Readers take a dash before a comma or brace, which may follow, for the begin of a list.
+        && !text.ends_with(" -")
         && !text.starts_with("...")
         && !matches!(
             text.to_ascii_lowercase().as_str(),
