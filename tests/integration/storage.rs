@@ -153,7 +153,7 @@ async fn lost_files(client: &Client) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_are_right_while_spilled_files_are_damaged_cut_and_removed() -> Result<()> {
-    const BATCHES: u64 = 40;
+    const BATCHES: u64 = 24;
     const ROWS: u64 = 5000;
     const WINDOW: u64 = 6;
     let dir = tempfile::tempdir()?;

@@ -101,7 +101,7 @@ impl EventLoop {
             let plans = record.install.plan.iter_mut().flat_map(|plan| &mut plan.datasets);
             for plan in plans.filter(|plan| plan.id == dataset.0) {
                 plan.remember = plan.needed;
-                plan.level = StorageLevel::default().name().to_owned();
+                StorageLevel::default().name().clone_into(&mut plan.level);
             }
         }
         info!(job = %id, stream, "unpersisted");

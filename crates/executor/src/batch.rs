@@ -32,6 +32,8 @@ pub(crate) struct BatchRun {
     pub(crate) tasks: BTreeMap<(StageId, u32), TaskRun>,
     /// Finished tasks that the driver has not been told of.
     pub(crate) reports: Vec<wire::TaskReport>,
+    /// What its tasks come to is reported at once: the driver has to run some of them again, and others wait for these.
+    pub(crate) prompt: bool,
 }
 
 pub(crate) struct TaskRun {
@@ -60,6 +62,7 @@ impl BatchRun {
             info: Arc::new(BatchInfo::new(job, launch)),
             tasks: BTreeMap::new(),
             reports: Vec::new(),
+            prompt: false,
         }
     }
 
@@ -68,6 +71,17 @@ impl BatchRun {
         self.tasks
             .values()
             .all(|task| matches!(task.state, TaskState::Done | TaskState::Failed))
+    }
+
+    /// What is to be reported now, if anything.
+    pub(crate) fn take_report(&mut self) -> Option<wire::BatchReport> {
+        let tasks = std::mem::take(&mut self.reports);
+        (!tasks.is_empty()).then(|| wire::BatchReport {
+            job: self.info.job.id.0,
+            batch_time_ms: self.info.batch.0,
+            restore: self.info.restore,
+            tasks,
+        })
     }
 
     pub(crate) fn all_succeeded(&self) -> bool {

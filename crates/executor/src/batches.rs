@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemill_dstream::plan::Keeps;
-use tidemill_rpc::driver as wire;
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_storage::Stowed;
 use tidemill_types::{BatchTime, FailureKind, JobId, TaskAttempt, TaskFailure, TaskKey};
@@ -201,13 +200,8 @@ impl EventLoop {
             warn!(%task, %failure, "task failed");
         }
         run.reports.push(task_report(task, run.info.restore, wait, result));
-        let tell = failed.is_some() || run.all_ended();
-        let report = tell.then(|| wire::BatchReport {
-            job: task.key.job.0,
-            batch_time_ms: task.key.batch.0,
-            restore: run.info.restore,
-            tasks: std::mem::take(&mut run.reports),
-        });
+        let tell = failed.is_some() || run.prompt || run.all_ended();
+        let report = if tell { run.take_report() } else { None };
         if failed.is_none() {
             self.satisfy(Need::State(task.key));
         }
@@ -228,6 +222,17 @@ impl EventLoop {
             });
         }
         if let Some(report) = report {
+            self.report(Report::BatchReport(report));
+        }
+    }
+
+    /// Reports what the tasks of a batch have come to, and from now on each as it ends.
+    pub(crate) fn report_promptly(&mut self, job: JobId, batch: BatchTime) {
+        let Some(run) = self.batches.get_mut(&(job, batch)) else {
+            return;
+        };
+        run.prompt = true;
+        if let Some(report) = run.take_report() {
             self.report(Report::BatchReport(report));
         }
     }

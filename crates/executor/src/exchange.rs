@@ -90,8 +90,13 @@ impl EventLoop {
         });
     }
 
-    /// Tells the driver what is not here any more.
+    /// Tells the driver what is not here any more, after what it has to know of the tasks that left it: it runs again only
+    /// those that have ended.
     pub(crate) fn report_lost(&mut self, job: JobId, datasets: &[DatasetKey], outputs: &[TaskKey], blocks: &[BlockId]) {
+        let batches = datasets.iter().map(|key| key.batch);
+        for batch in batches.chain(outputs.iter().map(|map| map.batch)) {
+            self.report_promptly(job, batch);
+        }
         let lost = wire::DataLost {
             job: job.0,
             datasets: datasets.iter().map(location).collect(),

@@ -48,12 +48,17 @@ fn slots_of(column: &ArrayRef) -> Vec<u32> {
     column.as_primitive::<UInt32Type>().values().to_vec()
 }
 
+/// Makes a state of columns again.
+type ThawColumns = fn(&Arc<StateSpec>, Versions, [Version; 2]) -> Result<Box<dyn Kept>>;
+/// Makes a state that is a log again.
+type ThawLog = fn(&Arc<StateSpec>, Log) -> Result<Box<dyn Kept>>;
+
 /// The versions of a state that is columns.
 pub(super) struct FrozenColumns {
     spec: Arc<StateSpec>,
     versions: Versions,
     file: SpillFile,
-    thaw: fn(&Arc<StateSpec>, Versions, [Version; 2]) -> Result<Box<dyn Kept>>,
+    thaw: ThawColumns,
 }
 
 impl FrozenColumns {
@@ -62,7 +67,7 @@ impl FrozenColumns {
         versions: Versions,
         both: [Version; 2],
         spill: &Arc<SpillDir>,
-        thaw: fn(&Arc<StateSpec>, Versions, [Version; 2]) -> Result<Box<dyn Kept>>,
+        thaw: ThawColumns,
     ) -> Result<Self> {
         let state = spec.state_schema();
         let schema = with_slot(state.fields().iter().map(|field| field.as_ref().clone()));
@@ -125,7 +130,7 @@ pub(super) struct FrozenLog {
     keys: SpillFile,
     runs: SpillFile,
     numbers: SpillFile,
-    thaw: fn(&Arc<StateSpec>, Log) -> Result<Box<dyn Kept>>,
+    thaw: ThawLog,
 }
 
 struct Rest {
@@ -138,12 +143,7 @@ struct Rest {
 }
 
 impl FrozenLog {
-    pub(super) fn write(
-        spec: &Arc<StateSpec>,
-        log: Log,
-        spill: &Arc<SpillDir>,
-        thaw: fn(&Arc<StateSpec>, Log) -> Result<Box<dyn Kept>>,
-    ) -> Result<Self> {
+    pub(super) fn write(spec: &Arc<StateSpec>, log: Log, spill: &Arc<SpillDir>, thaw: ThawLog) -> Result<Self> {
         let nullable = |field: &arrow::datatypes::FieldRef| Field::new(field.name(), field.data_type().clone(), true);
         let keys_schema = with_slot(spec.keys.iter().map(nullable));
         let rows = log.slots.len();

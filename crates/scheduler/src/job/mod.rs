@@ -77,6 +77,8 @@ pub(crate) struct Job {
     restores: BTreeMap<i64, Batch>,
     /// Of the last attempt in any restore: no two attempts of a restored task have the same number.
     restore_attempt: Attempt,
+    /// Tasks of restores that lacked an input since all restores were last done.
+    restore_misses: u32,
     parts: Parts,
     /// Parts of batches from this index on are read by the restores that run.
     restoring_from: i64,
@@ -120,6 +122,7 @@ impl Job {
             history: BTreeMap::new(),
             restores: BTreeMap::new(),
             restore_attempt: Attempt(0),
+            restore_misses: 0,
             parts: Parts::default(),
             restoring_from: i64::MAX,
             lost_blocks: BTreeSet::new(),

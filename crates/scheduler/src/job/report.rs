@@ -51,6 +51,7 @@ impl Job {
         if restore && self.restores.get(&index).is_some_and(|run| run.tasks.all_done()) {
             self.restores.remove(&index);
             if self.restores.is_empty() {
+                self.restore_misses = 0;
                 self.end_restores();
             }
         }
@@ -58,6 +59,9 @@ impl Job {
 
     fn on_task_failed(&mut self, cx: &mut Context<'_>, index: i64, restore: bool, key: Key, failure: &TaskFailure) {
         let (job, max_attempts) = (self.spec.id, self.spec.max_attempts);
+        // A restore that lacks an input begins anew, so the count is the job's.
+        self.restore_misses += u32::from(restore && !failure.kind.counts_toward_limit());
+        let restore_misses = self.restore_misses;
         let Some(run) = self.runs(restore).get_mut(&index) else {
             return;
         };
@@ -86,8 +90,9 @@ impl Job {
         }));
         // Rows may have been refused for want of room too.
         task.lacks_input = matches!(failure.kind, FailureKind::InputLost | FailureKind::Resource);
-        let times = task.failures + task.misses;
-        let last = task.failures >= max_attempts || task.misses >= MAX_MISSES;
+        let misses = if restore { restore_misses } else { task.misses };
+        let last = task.failures >= max_attempts || misses >= MAX_MISSES;
+        let times = task.failures + misses;
         run.tasks.defer(key, cx.now + delay);
         if !last {
             return;
@@ -125,6 +130,12 @@ impl Job {
                     .iter()
                     .filter(|key| run.tasks.get(**key).is_some_and(|task| task.lacks_input));
                 let missed: BTreeSet<Key> = missed.copied().collect();
+                if restore && !missed.is_empty() {
+                    // Its maps keep nothing for long enough: all that is missing is made anew.
+                    self.abandon_restores();
+                    self.restore_missing(cx);
+                    break;
+                }
                 self.relaunch(cx, index, &which, restore, |job, run, key| {
                     let task = run.tasks.get(key)?;
                     let stage = job.spec.plan.stage(key.0)?;

@@ -14,7 +14,7 @@ use tidemill_types::{
     AccumulatorId, BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure, TaskKey,
 };
 
-use self::job::{Job, Progress};
+use self::job::{Job, Progress, shuffle_reads};
 use super::plans::{Row, Rows};
 use crate::{Action, DatasetPart, Event, OutputPart, OutputPayload, TaskOutcome, TaskSuccess};
 
@@ -232,7 +232,16 @@ impl Executor {
             deltas: vec![delta(key.0, key.1)],
             ..TaskSuccess::default()
         };
+        let lacks_input = failure
+            .as_ref()
+            .is_some_and(|failure| failure.kind == FailureKind::InputLost);
+        let shuffled = shuffle_reads(&stage, key.1);
         let run = job.runs.get_mut(&run_id).expect("the task's run");
+        if lacks_input {
+            // What was sent to it is lost.
+            run.frames
+                .retain(|(from, _, partition), _| !shuffled.contains(&(*from, *partition)));
+        }
         run.tasks.get_mut(&key).expect("the task").1 = if failed { Progress::Failed } else { Progress::Done };
         run.outcomes.push(TaskOutcome {
             stage: key.0,

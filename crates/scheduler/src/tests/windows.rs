@@ -187,6 +187,31 @@ fn skipped_batches_are_not_made_again() {
 }
 
 #[test]
+fn a_restore_whose_reader_has_lost_what_was_sent_to_it_begins_anew() {
+    let (mut cluster, job) = running(windowed(3, 3, 1), 13_500);
+    cluster.lose(TWO);
+    let first = restores_at(&mut cluster, 14_000);
+    // Of the batch itself, and of both that are restored.
+    cluster.failures = vec![(REDUCE, 1, FailureKind::InputLost); 3];
+    cluster.run_until(14_900);
+    let second = restores(&cluster.take_launches());
+    assert!(!second.is_empty());
+    assert!(second.iter().all(|(_, launch)| launch.routing > first[0].1.routing));
+    assert!(cluster.failures.is_empty());
+    assert_eq!(cluster.committed(job), [1, 2, 3, 4]);
+}
+
+#[test]
+fn data_that_is_lost_again_and_again_ends_the_job() {
+    let (mut cluster, job) = running(windowed(3, 3, 1), 13_500);
+    cluster.lose(TWO);
+    restores_at(&mut cluster, 14_000);
+    cluster.failures = vec![(REDUCE, 1, FailureKind::InputLost); 1000];
+    cluster.run_until(60_000);
+    assert!(format!("{:?}", cluster.state(job)).contains("remembered data of batch"));
+}
+
+#[test]
 fn data_that_cannot_be_made_again_ends_the_job() {
     let mut cluster = Cluster::new(3);
     let job = cluster.submit(JobSpec {

@@ -230,7 +230,7 @@ impl Job {
     }
 }
 
-fn shuffle_reads(stage: &StagePlan, partition: u32) -> Vec<(StageId, u32)> {
+pub(super) fn shuffle_reads(stage: &StagePlan, partition: u32) -> Vec<(StageId, u32)> {
     let mut reads = Vec::new();
     for read in &stage.reads[partition as usize] {
         let slot = stage
