@@ -17,7 +17,7 @@ use tidemill_testkit::{config, eventually};
 
 use crate::support::{job, no_wait, outcome};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 fn named<'a>(accumulators: &'a [AccumulatorSummary], name: &str) -> Result<&'a AccumulatorSummary> {
     let found = accumulators.iter().find(|accumulator| accumulator.name == name);
