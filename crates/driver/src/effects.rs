@@ -140,6 +140,7 @@ impl EventLoop {
                     let _ = running.committer.send(request);
                 }
             }
+            Action::RecordAllocated { .. } | Action::RecordSkipped { .. } | Action::RecordState { .. } => {}
             Action::DropBroadcast {
                 job,
                 broadcast,
@@ -223,6 +224,13 @@ impl EventLoop {
                 warn!(%job, "too many batches are queued: receivers stop reading until the job catches up");
             }
             Notice::SourcesHeld { job, held: false } => info!(%job, "the job has caught up: receivers read again"),
+            Notice::StateNotSaved {
+                job,
+                batch,
+                stage,
+                partition,
+                error,
+            } => warn!(%job, %batch, %stage, partition, error, "state was not saved"),
             Notice::Restoring { job, batch, partitions } => {
                 info!(%job, %batch, partitions, "making remembered partitions again");
             }

@@ -8,7 +8,7 @@ use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, HeartbeatReply, Registered};
 use tidemill_scheduler::{Event as SchedulerEvent, Scheduler};
-use tidemill_types::{BatchTime, ExecutorId, Generation, JobId, PlanVersion, ReceiverId};
+use tidemill_types::{BatchTime, ExecutorId, Generation, JobId, PlanVersion, ReceiverId, StageId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -262,6 +262,13 @@ impl EventLoop {
                 executor,
                 job: JobId(fetched.job),
                 missing: fetched.missing.iter().map(convert::dataset_part).collect(),
+            }),
+            Report::StateSaved(saved) => self.schedule(SchedulerEvent::StateSaved {
+                job: JobId(saved.job),
+                batch: BatchTime(saved.batch_time_ms),
+                stage: StageId(saved.stage),
+                partition: saved.partition,
+                error: Some(saved.error).filter(|error| !error.is_empty()),
             }),
             Report::DataLost(lost) => self.schedule(convert::data_lost(executor, lost)),
         }

@@ -113,6 +113,8 @@ impl EventLoop {
                 .map(|table| (table.name.clone(), table.version))
                 .collect(),
             broadcasts: first,
+            checkpoint_every: None,
+            resume: None,
         };
         let install = wire::InstallJob {
             job: id.0,
@@ -121,6 +123,7 @@ impl EventLoop {
             templates: submission.compiled.templates.clone(),
             weight: submission.graph.options.weight,
             generation: self.generation.0,
+            checkpoint: String::new(),
         };
         let record = JobRecord {
             tables: submission

@@ -48,6 +48,15 @@ pub(crate) fn launch(launch: Launch) -> Command {
             .collect(),
         absent_batches_ms: launch.absent.into_iter().map(|batch| batch.0).collect(),
         forget_blocks: launch.forget_blocks.into_iter().map(block_ref).collect(),
+        save_state: launch.save_state,
+        state_bases: launch
+            .state_bases
+            .into_iter()
+            .map(|(stage, batch)| wire::StateBase {
+                stage: stage.0,
+                batch_time_ms: batch.0,
+            })
+            .collect(),
     })
 }
 

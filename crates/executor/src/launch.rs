@@ -25,6 +25,10 @@ pub(crate) struct Launch {
     pub(crate) broadcasts: Vec<(BroadcastId, u32)>,
     pub(crate) absent: Vec<BatchTime>,
     pub(crate) forget_blocks: Vec<BlockId>,
+    /// The state that its tasks leave is saved.
+    pub(crate) save_state: bool,
+    /// Saved states, by the batch that has left them.
+    pub(crate) state_bases: Vec<(StageId, BatchTime)>,
 }
 
 #[derive(Debug)]
@@ -83,6 +87,12 @@ impl TryFrom<wire::LaunchBatch> for Launch {
                 .forget_blocks
                 .into_iter()
                 .map(|block| block_id(job, &block))
+                .collect(),
+            save_state: launch.save_state,
+            state_bases: launch
+                .state_bases
+                .into_iter()
+                .map(|base| (StageId(base.stage), BatchTime(base.batch_time_ms)))
                 .collect(),
         })
     }

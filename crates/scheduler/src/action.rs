@@ -9,7 +9,7 @@ use tidemill_types::{
     ReceiverId, RoutingVersion, SlotId, StageId, StreamId,
 };
 
-use crate::event::{DatasetPart, OutputPart};
+use crate::event::{DatasetPart, OutputPart, StreamInput};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -104,6 +104,27 @@ pub enum Action {
         /// Those of each task once, in the order of stages and partitions.
         deltas: Vec<(AccumulatorId, AccumulatorState)>,
     },
+    /// For the journal: a batch has its input, which it keeps for ever. It is recorded before anything that follows from
+    /// it.
+    RecordAllocated {
+        job: JobId,
+        batch: BatchTime,
+        index: i64,
+        inputs: Vec<StreamInput>,
+    },
+    /// For the journal: a batch failed and is left out.
+    RecordSkipped {
+        job: JobId,
+        batch: BatchTime,
+        index: i64,
+    },
+    /// For the journal: all partitions of a state are saved as a batch has left them.
+    RecordState {
+        job: JobId,
+        stage: StageId,
+        batch: BatchTime,
+        index: i64,
+    },
     /// No batch can name this version of a broadcast variable any more: nobody has to keep it.
     DropBroadcast {
         job: JobId,
@@ -142,6 +163,10 @@ pub struct Launch {
     pub absent: Vec<BatchTime>,
     /// Received blocks of this executor that nobody will ask for any more.
     pub forget_blocks: Vec<BlockId>,
+    /// The state that the batch's tasks leave is saved in the job's checkpoint, in the background.
+    pub save_state: bool,
+    /// Saved states, by the batch that has left them: a task that goes on with one and does not find it loads it.
+    pub state_bases: Vec<(StageId, BatchTime)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +255,14 @@ pub enum Notice {
         executor: ExecutorId,
         rows: u64,
         blocks: u64,
+    },
+    /// A state could not be saved as a batch has left it; what is saved of an earlier one stays.
+    StateNotSaved {
+        job: JobId,
+        batch: BatchTime,
+        stage: StageId,
+        partition: u32,
+        error: String,
     },
     /// Remembered partitions of a batch are made again.
     Restoring {

@@ -96,6 +96,14 @@ pub enum Event {
     },
     /// The control service.
     BroadcastDestroyed { job: JobId, broadcast: BroadcastId },
+    /// An executor: the state that a task left is saved, or could not be.
+    StateSaved {
+        job: JobId,
+        batch: BatchTime,
+        stage: StageId,
+        partition: u32,
+        error: Option<String>,
+    },
     /// A timer asked for by [`Scheduler::next_deadline`](crate::Scheduler::next_deadline).
     Clock,
 }
@@ -124,6 +132,32 @@ pub struct JobSpec {
     pub tables: Vec<(String, u32)>,
     /// The first versions of its broadcast variables.
     pub broadcasts: Vec<(BroadcastId, u32)>,
+    /// Its state is saved after so many batches; never for `None`.
+    pub checkpoint_every: Option<u32>,
+    /// It has run before and goes on from there.
+    pub resume: Option<Box<Resume>>,
+}
+
+/// What a job that goes on has to know of its past. See [`Scheduler::resume_point`](crate::Scheduler::resume_point).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    pub zero_time: BatchTime,
+    /// Batches up to this index are committed or were left out.
+    pub completed: i64,
+    /// By index, ascending and without gaps: completed batches as far back as windows and states can ask for, then those
+    /// that have their input and are not committed.
+    pub batches: Vec<RecordedBatch>,
+    /// The batch whose state is saved, of each stage that has one.
+    pub state_bases: Vec<(StageId, i64)>,
+}
+
+/// What the journal says of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedBatch {
+    pub index: i64,
+    pub inputs: Vec<StreamInput>,
+    /// It failed and was left out.
+    pub skipped: bool,
 }
 
 /// What makes the next batch due.

@@ -33,7 +33,8 @@ pub use action::{
     Action, BatchStats, Expectation, InputInfo, JobEnd, Launch, Notice, OutputCommit, TaskInput, TaskLaunch,
 };
 pub use event::{
-    DatasetPart, Event, JobSpec, OutputPart, OutputPayload, Pace, StoredBlock, StreamInput, TaskOutcome, TaskSuccess,
+    DatasetPart, Event, JobSpec, OutputPart, OutputPayload, Pace, RecordedBatch, Resume, StoredBlock, StreamInput,
+    TaskOutcome, TaskSuccess,
 };
 pub use job::{BatchState, BatchView, Forgotten, JobState, JobView, ReceiverView, RememberedBatch, StateVersion};
 pub use scheduler::{ExecutorView, Options, Scheduler};

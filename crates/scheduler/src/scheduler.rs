@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill_types::{BatchTime, DatasetId, ExecutorId, JobId, StageId};
 
 use crate::action::Action;
-use crate::event::Event;
+use crate::event::{Event, Resume};
 use crate::job::{Forgotten, Job, JobView, RememberedBatch, StateVersion};
 use crate::placement::Capacity;
 
@@ -165,6 +165,16 @@ impl Scheduler {
             Event::BroadcastDestroyed { job, broadcast } => {
                 self.one_job(now, job, &mut actions, |job, _| job.on_broadcast_destroyed(broadcast));
             }
+            Event::StateSaved {
+                job,
+                batch,
+                stage,
+                partition,
+                error,
+            } => self.one_job(now, job, &mut actions, |job, cx| match error {
+                None => job.on_state_saved(cx, batch, stage, partition),
+                Some(error) => job.on_state_not_saved(cx, batch, stage, partition, error),
+            }),
             Event::Clock => self.each_job(now, &mut actions, |_, _| ()),
         }
         actions
@@ -212,6 +222,13 @@ impl Scheduler {
         self.jobs
             .get(&job)
             .map_or_else(|| Ok(Vec::new()), |job| job.remembered(dataset, range))
+    }
+
+    /// What a driver after this one has to know, to go on with a job: as if it had ended now. A batch whose commit has
+    /// not been answered is not committed.
+    #[must_use]
+    pub fn resume_point(&self, job: JobId) -> Option<Resume> {
+        self.jobs.get(&job).map(Job::resume_point)
     }
 
     /// The job of that name that has not ended.

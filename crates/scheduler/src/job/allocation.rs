@@ -85,6 +85,14 @@ impl Job {
         };
         batch.state = BatchState::Ready;
         self.next_allocation = index + 1;
+        if self.spec.checkpoint_every.is_some() {
+            cx.act(Action::RecordAllocated {
+                job: self.spec.id,
+                batch: batch.time,
+                index,
+                inputs: batch.inputs.streams().cloned().collect(),
+            });
+        }
         cx.act(Action::Publish(Notice::BatchSubmitted {
             job: self.spec.id,
             batch: batch.time,

@@ -56,6 +56,8 @@ pub(crate) struct Batch {
     pub(crate) failed_attempts: u32,
     /// It became due while the job was stopping, for what receivers had left: planners are not asked.
     pub(crate) rest: bool,
+    /// The state that it leaves is saved.
+    pub(crate) saves_state: bool,
 }
 
 /// What a completed batch was made of.
@@ -92,6 +94,7 @@ impl Batch {
             first_attempt: Attempt(0),
             failed_attempts: 0,
             rest: false,
+            saves_state: false,
         }
     }
 

@@ -68,6 +68,7 @@ impl Job {
         let due = self.spec.plan.states().filter(|(stage, _)| stage.is_due(index));
         let due: Vec<_> = due.map(|(stage, _)| stage.id).collect();
         self.state_of.extend(due.into_iter().map(|stage| (stage, index)));
+        self.advance_bases(cx);
         self.forget();
         self.replicate(cx);
         self.tell_new_oldest(cx);
@@ -98,7 +99,14 @@ impl Job {
                     self.forget_blocks(&batch.inputs);
                 }
                 self.next_allocation = self.next_allocation.max(index + 1);
-
+                self.states.skip(index);
+                if self.is_durable() {
+                    cx.act(Action::RecordSkipped {
+                        job: self.spec.id,
+                        batch: time,
+                        index,
+                    });
+                }
                 self.history.insert(index, History::absent());
                 self.forget();
                 self.tell_new_oldest(cx);
@@ -131,7 +139,7 @@ impl Job {
 
     /// The first batch whose inputs can be asked for, to make such datasets again.
     pub(super) fn inputs_from(&self) -> i64 {
-        self.oldest_unfinished() - i64::from(self.spec.plan.lineage()) + 1
+        self.oldest_unfinished().min(self.states_from()) - i64::from(self.spec.plan.lineage()) + 1
     }
 
     pub(super) fn forget(&mut self) {

@@ -43,6 +43,15 @@ impl Inputs {
             .extend(inputs.into_iter().map(|input| (input.stream, input)));
     }
 
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamInput> {
+        self.by_stream.values()
+    }
+
+    /// No stream will have more.
+    pub(crate) fn are_exhausted(&self) -> bool {
+        !self.by_stream.is_empty() && self.by_stream.values().all(|input| input.exhausted)
+    }
+
     /// The rows of all streams, if every source said how many it has.
     pub(crate) fn rows(&self) -> Option<u64> {
         self.by_stream.values().map(|input| input.rows).sum()

@@ -55,6 +55,7 @@ impl Job {
         batch.launched = cx.now;
         batch.tables.clone_from(&self.tables);
         batch.broadcasts = self.broadcasts.current();
+        batch.saves_state = self.saves_state(index);
         for stage in self.spec.plan.due(index) {
             for partition in 0..stage.partitions {
                 if stage.skip_empty && batch.inputs.is_empty_for(stage, partition) {
@@ -183,6 +184,8 @@ impl Job {
             broadcasts: run.broadcasts.iter().map(|(id, version)| (*id, *version)).collect(),
             absent,
             forget_blocks: Vec::new(),
+            save_state: run.saves_state,
+            state_bases: self.state_bases(),
         };
         for (executor, tasks) in by_executor {
             if !restore {

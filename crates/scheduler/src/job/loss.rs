@@ -6,7 +6,7 @@
 //! - Received blocks that only it held are gone, and are counted.
 //! - Remembered partitions of which another executor has a copy are taken from there; others are made again from their
 //!   inputs (see `restore`).
-//! - State is nowhere else: a job that has lost some ends.
+//! - State goes on from what is saved of it (see `states`). Of a job without a checkpoint nothing is: it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ impl Job {
         }
         self.forgotten_blocks.remove(&lost);
         self.told_oldest.remove(&lost);
-        if self.state_began && self.owners.contains(&lost) {
+        if self.state_began && !self.is_durable() && self.owners.contains(&lost) {
             let names: Vec<&str> = self.spec.plan.states().map(|(_, name)| name).collect();
             let error = format!(
                 "executor {lost} is lost, and with it its part of the state of {}",
@@ -43,6 +43,9 @@ impl Job {
             return;
         }
         self.abandon_restores();
+        if self.state_began {
+            self.lose_states(Some(lost));
+        }
         self.parts.lose_of(lost);
         let alone = self.executors().next().is_none();
         if alone {
@@ -82,6 +85,8 @@ impl Job {
                 }
             }
         }
+        let until = self.last_without_rerun();
+        self.states.abandon(until);
         self.end_restores();
     }
 
@@ -158,7 +163,7 @@ impl Job {
         let mut again: BTreeSet<Key> = BTreeSet::new();
         let mut readers: Vec<Key> = Vec::new();
         for (key, task) in batch.tasks.iter() {
-            if gone(task) && (!task.is_done() || self.is_remembered(key)) {
+            if gone(task) && (!task.is_done() || self.is_remembered(key) || self.is_state(key.0)) {
                 again.insert(key);
             }
             if !task.is_done() || again.contains(&key) {

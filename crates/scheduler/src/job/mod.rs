@@ -17,7 +17,9 @@ mod rate;
 mod receiver;
 mod report;
 mod restore;
+mod resume;
 mod spilled;
+mod states;
 mod task;
 mod ticks;
 mod view;
@@ -37,6 +39,7 @@ use self::broadcasts::Broadcasts;
 use self::inputs::Losses;
 use self::parts::Parts;
 use self::receiver::Receivers;
+use self::states::States;
 use crate::action::{Action, JobEnd, Notice};
 use crate::event::JobSpec;
 use crate::scheduler::Context;
@@ -103,8 +106,11 @@ pub(crate) struct Job {
     rebalance: bool,
     /// A batch of a job with state was launched: executors hold state from then on.
     state_began: bool,
+    /// It has a zero time from an earlier run.
+    resumed: bool,
     /// Of each stage with state, the last batch that it has come to.
     state_of: BTreeMap<StageId, i64>,
+    states: States,
     tables: TableVersions,
     broadcasts: Broadcasts,
     totals: view::Totals,
@@ -137,7 +143,9 @@ impl Job {
             routing: RoutingVersion(0),
             rebalance: false,
             state_began: false,
+            resumed: false,
             state_of: BTreeMap::new(),
+            states: States::default(),
             tables: Arc::new(spec.tables.iter().cloned().collect()),
             broadcasts: Broadcasts::new(&spec.broadcasts),
             totals: view::Totals::default(),
@@ -160,6 +168,8 @@ impl Job {
     // === events ===
 
     pub(crate) fn on_submitted(&mut self, cx: &mut Context<'_>) {
+        self.resumed = self.spec.resume.is_some();
+        self.resume(cx);
         for executor in cx.executors().collect::<Vec<_>>() {
             self.install(cx, executor);
         }
@@ -244,6 +254,7 @@ impl Job {
         self.batches.clear();
         self.restores.clear();
         self.parts.clear();
+        self.states.clear();
         self.history.clear();
         self.receivers.clear();
         self.forgotten_blocks.clear();
@@ -302,6 +313,7 @@ impl Job {
             self.place_receivers(cx);
             while self.generate(cx) | self.allocate(cx) {}
             self.launch_ready(cx);
+            self.settle_states();
             self.restore_missing(cx);
             self.retry_deferred(cx);
             self.commit_finished(cx);

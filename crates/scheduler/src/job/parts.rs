@@ -49,6 +49,13 @@ impl Parts {
         self.copies.get(&part).copied()
     }
 
+    /// A part was made once and nobody has it.
+    pub(crate) fn miss(&mut self, part: Part) {
+        if !self.held.contains_key(&part) {
+            self.lost.insert(part);
+        }
+    }
+
     pub(crate) fn lose(&mut self, part: Part) {
         self.copies.remove(&part);
         if self.held.remove(&part).is_some() {

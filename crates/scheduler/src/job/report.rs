@@ -46,12 +46,13 @@ impl Job {
             }
         }
         if !again.is_empty() {
-            self.run_again(cx, index, &again);
+            self.rerun(cx, index, &again);
         }
         if restore && self.restores.get(&index).is_some_and(|run| run.tasks.all_done()) {
             self.restores.remove(&index);
             if self.restores.is_empty() {
                 self.restore_misses = 0;
+                self.states.restored();
                 self.end_restores();
             }
         }
@@ -141,6 +142,10 @@ impl Job {
                     let stage = job.spec.plan.stage(key.0)?;
                     job.elsewhere(stage, key.1, task.executor).or(Some(task.executor))
                 });
+                if restore {
+                    let states: BTreeSet<Key> = which.iter().filter(|key| self.is_state(key.0)).copied().collect();
+                    self.run_behind(cx, &states);
+                }
                 // What a reader has lost, its maps may have kept.
                 if let Some(batch) = self.batches.get(&index).filter(|_| !restore && !missed.is_empty()) {
                     self.resend(cx, index, self.kept_outputs(batch, &missed));

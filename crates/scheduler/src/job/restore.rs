@@ -13,12 +13,12 @@ use tidemill_dstream::plan::SlotKind;
 use tidemill_types::{BlockId, Medium};
 
 use super::Job;
-use super::batch::Batch;
+use super::batch::{Batch, BatchState};
 use super::graph::{dataset_of, reads};
 use super::inputs::Losses;
 use super::parts::Part;
 use super::task::Key;
-use crate::action::{Action, Notice};
+use crate::action::{Action, JobEnd, Notice};
 use crate::scheduler::Context;
 
 /// The tasks of each batch, and the partitions that they send to.
@@ -33,11 +33,25 @@ impl Job {
             return;
         }
         let missing: Vec<Part> = self.parts.lost().filter(|part| self.is_wanted(*part)).collect();
-        if missing.is_empty() {
+        let states = self.lost_state_tasks();
+        let given_up = self.states.take_given_up();
+        if missing.is_empty() && states.is_empty() {
+            if !given_up.is_empty() {
+                // Whoever still works on them drops them with the next launch.
+                self.renew_routing(cx);
+                self.run_behind(cx, &given_up);
+            }
             return;
         }
         self.restore_attempt = self.restore_attempt.next();
-        let wanted = self.restore_tasks(missing);
+        let (wanted, mut rewound) = self.restore_tasks(missing, states);
+        if !rewound.is_empty() && !self.is_durable() {
+            self.end(cx, JobEnd::Failed(super::spilled::NOT_SAVED.to_owned()));
+            return;
+        }
+        self.begin_states();
+        rewound.extend(given_up);
+        rewound.extend(self.states.restoring());
         let mut losses = Losses::default();
         for (index, tasks) in &wanted {
             let Some(history) = self.history.get_mut(index) else {
@@ -61,6 +75,20 @@ impl Job {
         }
         for (index, tasks) in wanted {
             self.send(cx, index, &tasks.into_keys().collect(), true, []);
+        }
+        self.run_behind(cx, &rewound);
+    }
+
+    /// Runs the tasks of launched batches again whose states go through the batches before once more. An executor drops
+    /// those that it has not begun when it gets the restore: they would go on with a state that is made again.
+    pub(super) fn run_behind(&mut self, cx: &mut Context<'_>, rewound: &BTreeSet<Key>) {
+        let running = self.launched().filter(|batch| batch.state == BatchState::Running);
+        let again = running.map(|batch| {
+            let keys = rewound.iter().filter(|key| batch.tasks.get(**key).is_some());
+            (batch.index, keys.copied().collect::<BTreeSet<Key>>())
+        });
+        for (index, keys) in again.collect::<Vec<_>>() {
+            self.run_again(cx, index, &keys);
         }
     }
 
@@ -89,15 +117,23 @@ impl Job {
             return false;
         };
         let needed = part.index + i64::from(dataset.needed) > self.oldest_unfinished();
+        // Without its state a batch before the last cannot run again: only a window is worth the end of the job.
+        if !self.is_durable() && self.is_state(dataset.stage) && !needed {
+            return false;
+        }
         let eager = dataset.level.medium != Medium::Memory || needed || self.parts.is_asked(part);
         eager && self.is_readable(part)
     }
 
-    /// The missing parts' tasks and all that these need.
-    fn restore_tasks(&self, missing: Vec<Part>) -> Wanted {
-        let plan = &self.spec.plan;
+    /// The tasks of missing parts and of lost states, and all that these need; and the partitions whose state is where it
+    /// belongs and has to go through earlier batches again for that.
+    fn restore_tasks(&mut self, missing: Vec<Part>, states: Vec<(i64, Key)>) -> (Wanted, BTreeSet<Key>) {
+        let plan = self.spec.plan.clone();
+        let plan = &plan;
         let mut wanted = Wanted::new();
+        let mut rewound = BTreeSet::new();
         let mut open: Vec<(i64, Key, Option<u32>)> = Vec::new();
+        open.extend(states.into_iter().map(|(index, key)| (index, key, None)));
         let producer = |part: Part| {
             let dataset = plan.dataset(part.dataset)?;
             Some((part.index, (dataset.stage, part.partition), None))
@@ -117,6 +153,12 @@ impl Job {
             tasks.entry(key).or_default().extend(target);
             if known {
                 continue;
+            }
+            if self.is_state(stage_id)
+                && let Some(behind) = self.rewind_state(index, key)
+            {
+                rewound.insert(key);
+                open.extend(behind.into_iter().map(|(index, key)| (index, key, None)));
             }
             for (slot, partition) in reads(stage, partition) {
                 match slot.kind {
@@ -140,7 +182,7 @@ impl Job {
                 }
             }
         }
-        wanted
+        (wanted, rewound)
     }
 
     fn add_restore(&mut self, cx: &mut Context<'_>, index: i64, tasks: &BTreeMap<Key, BTreeSet<u32>>) {

@@ -13,9 +13,13 @@ use super::inputs::Losses;
 use super::parts::Part;
 use super::task::Key;
 use super::{Job, JobState};
-use crate::action::Action;
+use crate::action::{Action, JobEnd};
 use crate::event::DatasetPart;
 use crate::scheduler::Context;
+
+/// Why a job ends that does not save its state.
+pub(super) const NOT_SAVED: &str =
+    "rows of a stream with state are lost, and its state is not saved: give the job a `checkpoint`";
 
 impl Job {
     pub(crate) fn on_data_lost(
@@ -65,7 +69,7 @@ impl Job {
         // What another has a copy of.
         self.move_parts(cx);
         for (index, tasks) in again {
-            self.run_again(cx, index, &tasks);
+            self.rerun(cx, index, &tasks);
         }
     }
 
@@ -87,8 +91,27 @@ impl Job {
         task.is_done()
     }
 
-    /// Runs tasks again where they were.
+    /// Runs tasks again where they were. An owner can go back by one state: behind a later batch that is launched too, the
+    /// state goes through the batches from what is saved again.
+    pub(super) fn rerun(&mut self, cx: &mut Context<'_>, index: i64, tasks: &BTreeSet<Key>) {
+        let later = self.launched().any(|batch| batch.index > index);
+        let (behind, alone): (BTreeSet<Key>, BTreeSet<Key>) =
+            tasks.iter().partition(|key| later && self.is_state(key.0));
+        if !behind.is_empty() && !self.is_durable() {
+            self.end(cx, JobEnd::Failed(NOT_SAVED.to_owned()));
+            return;
+        }
+        if !behind.is_empty() {
+            self.abandon_restores();
+            self.give_up_states(&behind);
+        }
+        self.run_again(cx, index, &alone);
+    }
+
     pub(super) fn run_again(&mut self, cx: &mut Context<'_>, index: i64, tasks: &BTreeSet<Key>) {
+        if tasks.is_empty() {
+            return;
+        }
         self.relaunch(cx, index, tasks, false, |job, batch, key| {
             let here = batch.tasks.get(key).map(|task| task.executor);
             here.filter(|executor| job.is_here(*executor))

@@ -14,10 +14,12 @@ impl Job {
         if !self.has_plan_everywhere() || !(waited || self.has_enough(cx.options)) {
             return;
         }
-        self.zero_time = match self.spec.pace {
-            Pace::Clock => BatchTime(cx.now.div_euclid(1000)).floor(self.interval()),
-            Pace::NoWait => BatchTime(0),
-        };
+        if !self.resumed {
+            self.zero_time = match self.spec.pace {
+                Pace::Clock => BatchTime(cx.now.div_euclid(1000)).floor(self.interval()),
+                Pace::NoWait => BatchTime(0),
+            };
+        }
         self.state = JobState::Running;
         cx.act(Action::Publish(Notice::JobRunning { job: self.spec.id }));
     }

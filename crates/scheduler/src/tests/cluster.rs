@@ -7,15 +7,18 @@ mod checks;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tidemill_types::{
     Attempt, BatchTime, BlockId, ExecutorId, FailureKind, JobId, ReceiverId, RoutingVersion, StageId, TaskFailure,
 };
 
-use super::executor::{Executor, Frame, Key};
+use super::executor::{Executor, Frame, Key, Saved};
 use super::plans::Reference;
-use crate::{Action, Event, JobSpec, JobState, Launch, Notice, Options, OutputCommit, Scheduler, StoredBlock};
+use crate::{
+    Action, Event, JobSpec, JobState, Launch, Notice, Options, OutputCommit, Scheduler, StoredBlock, StreamInput,
+};
 
 /// The numbers after a seed.
 pub(super) struct Random(u64);
@@ -36,6 +39,9 @@ impl Random {
 
 pub(super) struct Cluster {
     pub(super) scheduler: Scheduler,
+    options: Options,
+    /// The inputs of batches as they were recorded for a journal, by index; none for those that were left out.
+    recorded: BTreeMap<(JobId, i64), Option<Vec<StreamInput>>>,
     /// Microseconds.
     pub(super) now: i64,
     pub(super) executors: BTreeMap<ExecutorId, Executor>,
@@ -63,6 +69,7 @@ pub(super) struct Cluster {
     pub(super) committed: BTreeMap<JobId, Vec<i64>>,
     pub(super) references: BTreeMap<JobId, Reference>,
     pub(super) lost_rows: u64,
+    saved: Saved,
     sequence: u64,
 }
 
@@ -78,7 +85,9 @@ impl Cluster {
 
     pub(super) fn with_options(options: Options) -> Self {
         Self {
-            scheduler: Scheduler::new(options),
+            scheduler: Scheduler::new(options.clone()),
+            options,
+            recorded: BTreeMap::new(),
             now: 10_400_000,
             executors: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -101,6 +110,7 @@ impl Cluster {
             committed: BTreeMap::new(),
             references: BTreeMap::new(),
             lost_rows: 0,
+            saved: Saved::default(),
             sequence: 0,
         }
     }
@@ -115,7 +125,11 @@ impl Cluster {
     pub(super) fn join(&mut self, slots: u32) -> ExecutorId {
         let executor = ExecutorId(self.next_executor);
         self.next_executor += 1;
-        self.executors.insert(executor, Executor::default());
+        let process = Executor {
+            saved: Rc::clone(&self.saved),
+            ..Executor::default()
+        };
+        self.executors.insert(executor, process);
         self.known.insert(executor);
         self.event(Event::ExecutorRegistered { executor, slots });
         executor
@@ -136,6 +150,37 @@ impl Cluster {
             executor,
             reason: "killed".to_owned(),
         });
+    }
+
+    /// The driver is gone and another one goes on with a job, from what the first knew of it; `executors` processes come
+    /// to it.
+    pub(super) fn restart(&mut self, job: JobId, executors: u32) {
+        let resume = self.scheduler.resume_point(job).expect("a job");
+        // What it says and what was recorded on the way is the same.
+        self.check_recorded(job, &resume);
+        let options = self.options.clone();
+        *self = Self {
+            now: self.now,
+            next_executor: self.next_executor,
+            specs: std::mem::take(&mut self.specs),
+            last_input: self.last_input,
+            order: self.order.take(),
+            committed: std::mem::take(&mut self.committed),
+            references: std::mem::take(&mut self.references),
+            recorded: std::mem::take(&mut self.recorded),
+            saved: Rc::clone(&self.saved),
+            hold_committer: self.hold_committer,
+            hold_planner: self.hold_planner,
+            ..Self::with_options(options)
+        };
+        let spec = JobSpec {
+            resume: Some(Box::new(resume)),
+            ..self.specs[&job].clone()
+        };
+        self.event(Event::JobSubmitted(Box::new(spec)));
+        for _ in 0..executors {
+            self.join(2);
+        }
     }
 
     pub(super) fn submit(&mut self, spec: JobSpec) -> JobId {

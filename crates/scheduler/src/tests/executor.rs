@@ -8,12 +8,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tidemill_dstream::accumulator::AccumulatorState;
-use tidemill_dstream::plan::{JobPlan, StageOutput};
+use tidemill_dstream::plan::{JobPlan, Keeps, StageOutput};
 use tidemill_dstream::{AccumulatorKind, InputItem};
 use tidemill_types::{
     AccumulatorId, BatchTime, BlockId, ExecutorId, FailureKind, JobId, RoutingVersion, StageId, TaskFailure, TaskKey,
 };
 
+pub(super) use self::job::Saved;
 use self::job::{Job, Progress, shuffle_reads};
 use super::plans::{Row, Rows};
 use crate::{Action, DatasetPart, Event, OutputPart, OutputPayload, TaskOutcome, TaskSuccess};
@@ -42,6 +43,8 @@ pub(super) struct Executor {
     pub(super) jobs: BTreeMap<JobId, Job>,
     /// Does nothing at present, but lives.
     pub(super) frozen: bool,
+    /// Shared by all executors.
+    pub(super) saved: Saved,
 }
 
 /// What a command or a task leads to outside of its executor.
@@ -58,7 +61,7 @@ impl Executor {
         let mut effects = Effects::default();
         match self.inbox.pop_front().expect("a command is there") {
             Action::Install { job, .. } => {
-                self.jobs.insert(job, Job::new(plan(job)));
+                self.jobs.insert(job, Job::new(plan(job), Rc::clone(&self.saved)));
                 self.outbox.push_back(Event::JobInstalled {
                     job,
                     executor: me,
@@ -176,7 +179,7 @@ impl Executor {
     ) -> Vec<Frame> {
         let job = self.jobs.get_mut(&job_id).expect("the task's job");
         let run = &job.runs[&run_id];
-        let mut rows = job.ready(run, key).expect("the task is ready");
+        let mut rows = job.ready(run_id, run, key).expect("the task is ready");
         let task = run.tasks[&key].0.clone();
         let mut input_rows = 0;
         let mut failure = failure.map(|kind| TaskFailure::new(kind, "made to fail"));
@@ -199,6 +202,21 @@ impl Executor {
         let stage = job.plan.stage(key.0).expect("a stage of the plan").clone();
         let mut frames = Vec::new();
         let mut outputs = Vec::new();
+        if failure.is_none() && matches!(stage.keeps, Keeps::State { .. }) {
+            let (index, saves) = (job.runs[&run_id].index, job.runs[&run_id].save_state);
+            let before = job.before(run_id, key);
+            job.leave_state(index, key, before, &rows);
+            if saves {
+                job.save(index, key, &rows);
+                self.outbox.push_back(Event::StateSaved {
+                    job: job_id,
+                    batch: run_id.0,
+                    stage: key.0,
+                    partition: key.1,
+                    error: None,
+                });
+            }
+        }
         if failure.is_none() {
             match &stage.output {
                 StageOutput::Exchange { .. } => {
@@ -253,6 +271,14 @@ impl Executor {
             self.report(me, job_id, run_id);
         }
         frames
+    }
+
+    pub(super) fn forget_part(&mut self, job: JobId, part: DatasetPart) {
+        self.jobs
+            .get_mut(&job)
+            .expect("an installed job")
+            .datasets
+            .remove(&part);
     }
 
     /// Sends what has come out of a run so far.

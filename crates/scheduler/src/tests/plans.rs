@@ -222,6 +222,35 @@ pub(super) fn running_count(partitions: u32) -> JobPlan {
     plan
 }
 
+/// A window of three batches over a running count, beside one over the input, every two batches.
+pub(super) fn window_over_state(partitions: u32) -> JobPlan {
+    let mut plan = Plan::new(partitions);
+    let stream = plan.stream();
+    let map = plan.exchange(&[Read::Stream(stream)]);
+    let counts = plan.dataset(&[Read::Shuffle(map)], 3);
+    plan.output(&[Read::Dataset(counts, 3)], 2);
+    let mut plan = plan.build();
+    plan.stages[REDUCE.0 as usize].keeps = Keeps::State {
+        name: "counts".to_owned(),
+    };
+    plan
+}
+
+/// State over a window of three batches.
+pub(super) fn state_over_window(partitions: u32) -> JobPlan {
+    let mut plan = Plan::new(partitions);
+    let stream = plan.stream();
+    let map = plan.exchange(&[Read::Stream(stream)]);
+    let pane = plan.dataset(&[Read::Shuffle(map)], 3);
+    let window = plan.exchange(&[Read::Dataset(pane, 3)]);
+    let state = plan.output(&[Read::Shuffle(window)], 1);
+    let mut plan = plan.build();
+    plan.stages[state.0 as usize].keeps = Keeps::State {
+        name: "counts".to_owned(),
+    };
+    plan
+}
+
 pub(super) const MAP: StageId = StageId(0);
 pub(super) const REDUCE: StageId = StageId(1);
 /// The stage of [`windowed`] that merges the panes.
@@ -315,6 +344,8 @@ pub(super) fn spec(id: u32, plan: JobPlan) -> JobSpec {
         receivers: Vec::new(),
         tables: Vec::new(),
         broadcasts: Vec::new(),
+        checkpoint_every: None,
+        resume: None,
     }
 }
 
@@ -351,6 +382,16 @@ impl Reference {
         }
         let stage = plan.stage(stage).expect("a stage of the plan");
         let mut rows = Rows::new();
+        if matches!(stage.keeps, Keeps::State { .. }) {
+            let every = i64::from(stage.every.max(1));
+            let mut before = (index - 1).div_euclid(every) * every;
+            while self.skipped.contains(&before) {
+                before -= every;
+            }
+            if before > 0 {
+                rows.extend(self.rows(plan, before, stage.id, partition));
+            }
+        }
         for read in &stage.reads[partition as usize] {
             let slot = stage
                 .slots

@@ -180,6 +180,52 @@ fn run(seed: u64, spec: JobSpec) -> Cluster {
     cluster
 }
 
+/// With drivers that go and come.
+fn run_durable(seed: u64, spec: JobSpec) {
+    let stages = spec.plan.stages.len() as u32;
+    let skips = spec.on_batch_failure == FailurePolicy::Skip;
+    let mut cluster = Cluster::new(3).in_random_order(seed);
+    let job = cluster.submit(spec);
+    let mut faults = Faults {
+        cluster,
+        random: Random::new(!seed),
+        unnoticed: Vec::new(),
+        stages,
+    };
+    for _ in 0..1500 {
+        if faults.random.below(300) == 0 && faults.cluster.is_live(job) {
+            let executors = faults.random.below(4) as u32;
+            faults.cluster.restart(job, executors);
+            faults.unnoticed.clear();
+        }
+        faults.one();
+    }
+    faults.end();
+    let mut cluster = faults.cluster;
+    let now = cluster.now / INTERVAL * 1000;
+    cluster.run_until(now + 12_500);
+    let state = cluster.state(job);
+    if skips && state.is_ended() {
+        assert!(format!("{state:?}").contains("cannot be made again"), "{state:?}");
+        return;
+    }
+    assert_eq!(state, JobState::Running);
+    let view = cluster.scheduler.job(job).expect("a job");
+    assert!(
+        view.batches.is_empty(),
+        "the job is stuck: {}",
+        cluster.scheduler.waiting(job)
+    );
+    let committed = cluster.committed(job);
+    let skipped = cluster
+        .references
+        .get(&job)
+        .map_or(0, |reference| reference.skipped.len());
+    assert!(skips || skipped == 0);
+    let last = committed.last().copied().unwrap_or(0);
+    assert_eq!(committed.len() + skipped, last as usize, "every batch ends once");
+}
+
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig {
         // A seed has no smaller seed.
@@ -208,6 +254,30 @@ proptest! {
             dataset.level = StorageLevel::ALL[level];
         }
         run(seed, JobSpec { max_attempts: 1000, ..spec(1, plan) });
+    }
+
+    #[test]
+    fn jobs_with_a_checkpoint_bear_the_loss_of_state_and_of_drivers(
+        seed: u64,
+        number in 0..PLANS + 3,
+        concurrent_batches in 1u32..4,
+        every in 1u32..6,
+        skip: bool,
+    ) {
+        let plan = match number - PLANS.min(number) {
+            _ if number < PLANS => plan(number),
+            0 => running_count(3),
+            1 => window_over_state(2),
+            _ => state_over_window(3),
+        };
+        let on_batch_failure = if skip { FailurePolicy::Skip } else { FailurePolicy::Stop };
+        run_durable(seed, JobSpec {
+            max_attempts: if skip { 2 } else { 1000 },
+            checkpoint_every: Some(every),
+            concurrent_batches,
+            on_batch_failure,
+            ..spec(1, plan)
+        });
     }
 
     #[test]

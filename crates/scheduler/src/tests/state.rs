@@ -1,11 +1,11 @@
-//! Jobs with state: it stays where it is, and a job that has lost some ends.
+//! Jobs with state: it stays where it is; what is lost goes on from what is saved, or ends a job that saves nothing.
 
 use tidemill_dstream::FailurePolicy;
-use tidemill_types::{BatchTime, ExecutorId, FailureKind};
+use tidemill_types::{BatchTime, DatasetId, ExecutorId, FailureKind, StageId, StreamId};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, launches, tasks};
 use super::plans::*;
-use crate::{JobEnd, JobSpec, JobState};
+use crate::{Action, DatasetPart, Event, JobEnd, JobSpec, JobState};
 
 #[test]
 fn a_job_that_loses_an_executor_with_state_ends_and_says_what_is_lost() {
@@ -87,4 +87,196 @@ fn skipped_batches_are_named_until_the_state_has_gone_past_them() {
             (7, vec![]),
         ]
     );
+}
+
+/// A job that saves its state in every fourth batch.
+fn durable(plan: tidemill_dstream::plan::JobPlan) -> JobSpec {
+    JobSpec {
+        checkpoint_every: Some(4),
+        ..spec(1, plan)
+    }
+}
+
+/// The batches whose states are said to be saved.
+fn saved(actions: &[Action]) -> Vec<i64> {
+    let saved = actions.iter().filter_map(|action| match action {
+        Action::RecordState { index, .. } => Some(*index),
+        _ => None,
+    });
+    saved.collect()
+}
+
+fn restored(actions: Vec<Action>) -> Vec<(i64, StageId, u32)> {
+    let mut launches = launches(actions);
+    launches.retain(|(_, launch)| launch.restore);
+    let tasks = tasks(&launches);
+    tasks
+        .into_iter()
+        .map(|(index, stage, partition, _)| (index, stage, partition))
+        .collect()
+}
+
+#[test]
+fn state_is_saved_every_so_many_batches_and_inputs_before_are_forgotten() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(running_count(2)));
+    cluster.run_until(20_500);
+    assert_eq!(saved(&cluster.take_actions()), [4, 8]);
+    let resume = cluster.scheduler.resume_point(job).expect("a job");
+    assert_eq!((resume.completed, &resume.state_bases[..]), (10, &[(REDUCE, 8)][..]));
+    let indexes: Vec<i64> = resume.batches.iter().map(|batch| batch.index).collect();
+    assert_eq!(indexes, [9, 10]);
+}
+
+#[test]
+fn the_batches_behind_what_is_saved_run_again_for_the_lost_partitions_and_nothing_else_does() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(running_count(2)));
+    cluster.run_until(17_500);
+    let lost = cluster.owners(job, REDUCE)[1];
+    cluster.take_actions();
+    cluster.lose(lost);
+    cluster.run_until(18_500);
+    let again = restored(cluster.take_actions());
+    let expected = (5..=7).flat_map(|index| {
+        let maps = (0..2).filter(move |map| has_item(StreamId(0), index, *map));
+        maps.map(move |map| (index, MAP, map)).chain([(index, REDUCE, 1)])
+    });
+    assert_eq!(again, expected.collect::<Vec<_>>());
+    cluster.run_until(24_500);
+    assert_eq!(cluster.committed(job), (1..=14).collect::<Vec<_>>());
+    assert!(
+        restored(cluster.take_actions()).is_empty(),
+        "what is there again is not made twice"
+    );
+}
+
+#[test]
+fn state_of_which_nothing_is_saved_begins_with_the_first_batch() {
+    let mut cluster = Cluster::new(3);
+    let job = cluster.submit(durable(running_count(3)));
+    cluster.run_until(13_500);
+    cluster.lose(cluster.owners(job, REDUCE)[0]);
+    cluster.take_actions();
+    cluster.run_until(14_500);
+    let reduces = restored(cluster.take_actions());
+    let reduces = reduces.into_iter().filter(|(_, stage, _)| *stage == REDUCE);
+    assert_eq!(reduces.map(|(index, ..)| index).collect::<Vec<_>>(), [1, 2, 3]);
+    cluster.run_until(16_500);
+    assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_a_batch_that_is_being_committed_leaves_is_made_again_when_it_is() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(running_count(2)));
+    cluster.run_until(12_500);
+    cluster.hold_committer = true;
+    cluster.run_until(13_500);
+    cluster.lose(cluster.owners(job, REDUCE)[0]);
+    cluster.run_until(14_500);
+    cluster.hold_committer = false;
+    cluster.run_until(16_500);
+    assert_eq!(cluster.committed(job), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn all_executors_can_be_lost() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(running_count(2)));
+    cluster.run_until(16_500);
+    for executor in [1, 2] {
+        cluster.lose(ExecutorId(executor));
+    }
+    cluster.run_until(17_500);
+    cluster.join(2);
+    cluster.run_until(19_500);
+    assert_eq!(cluster.committed(job), (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lost_part_of_a_stream_with_state_takes_its_state_through_the_batches_again() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(window_over_state(2)));
+    cluster.run_until(21_500);
+    let (owner, time) = (cluster.owners(job, REDUCE)[0], BatchTime(21_000));
+    cluster.take_actions();
+    let part = DatasetPart {
+        dataset: DatasetId(0),
+        batch: time,
+        partition: 0,
+    };
+    cluster
+        .executors
+        .get_mut(&owner)
+        .expect("an executor")
+        .forget_part(job, part);
+    cluster.event(Event::DataLost {
+        executor: owner,
+        job,
+        datasets: vec![part],
+        outputs: Vec::new(),
+        blocks: Vec::new(),
+    });
+    cluster.run_until(30_500);
+    assert_eq!(cluster.committed(job), (1..=20).collect::<Vec<_>>());
+    assert!(restored(cluster.take_actions()).contains(&(11, REDUCE, 0)));
+}
+
+#[test]
+fn rows_of_a_stream_with_state_that_is_not_saved_end_the_job_when_they_are_lost() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(spec(1, window_over_state(2)));
+    cluster.run_until(13_500);
+    let owner = cluster.owners(job, REDUCE)[0];
+    let part = DatasetPart {
+        dataset: DatasetId(0),
+        batch: BatchTime(13_000),
+        partition: 0,
+    };
+    cluster
+        .executors
+        .get_mut(&owner)
+        .expect("an executor")
+        .forget_part(job, part);
+    cluster.event(Event::DataLost {
+        executor: owner,
+        job,
+        datasets: vec![part],
+        outputs: Vec::new(),
+        blocks: Vec::new(),
+    });
+    cluster.run_until(16_500);
+    assert!(format!("{:?}", cluster.state(job)).contains("give the job a `checkpoint`"));
+}
+
+#[test]
+fn another_driver_goes_on_after_any_step() {
+    for plan in [
+        running_count(2),
+        window_over_state(2),
+        state_over_window(2),
+        windowed(3, 3, 2),
+        two_levels(2),
+    ] {
+        for steps in (0..120).step_by(3) {
+            let mut cluster = Cluster::new(2);
+            let job = cluster.submit(JobSpec {
+                concurrent_batches: 1 + steps % 3,
+                ..durable(plan.clone())
+            });
+            cluster.run_until(10_500 + i64::from(steps % 7) * 1000);
+            cluster.clock(13_000_000 + i64::from(steps % 5) * 1_000_000);
+            for _ in 0..steps {
+                cluster.step();
+            }
+            cluster.restart(job, 1 + steps % 3);
+            cluster.run_until(24_500);
+            assert_eq!(
+                cluster.committed(job),
+                (1..=14).collect::<Vec<_>>(),
+                "after {steps} steps"
+            );
+        }
+    }
 }

@@ -7,7 +7,7 @@ use tidemill_types::{AccumulatorId, Attempt, BatchTime, JobId};
 
 use super::Cluster;
 use crate::tests::executor::encode;
-use crate::{Action, Event, Launch, Notice, OutputCommit, OutputPayload};
+use crate::{Action, Event, Launch, Notice, OutputCommit, OutputPayload, Resume};
 
 impl Cluster {
     /// Gives the scheduler an event and the cluster its actions.
@@ -57,6 +57,25 @@ impl Cluster {
             } => {
                 self.check_deltas(*job, *batch, deltas);
                 self.committer.push_back((*job, *batch, outputs.clone()));
+                return;
+            }
+            Action::RecordAllocated { job, index, inputs, .. } => {
+                let before = self.recorded.insert((*job, *index), Some(inputs.clone()));
+                assert!(before.is_none(), "batch {index} is allocated twice");
+                return;
+            }
+            Action::RecordSkipped { job, index, .. } => {
+                self.recorded.insert((*job, *index), None);
+                return;
+            }
+            Action::RecordState { job, stage, index, .. } => {
+                let partitions = self.specs[job].plan.stage(*stage).expect("a stage").partitions;
+                let saved = self.saved.borrow();
+                let all = (0..partitions).all(|partition| saved.contains_key(&(*index, (*stage, partition))));
+                assert!(
+                    all && self.committed[job].contains(index),
+                    "the state of batch {index} is saved"
+                );
                 return;
             }
             // These jobs have no broadcast variables.
@@ -110,6 +129,25 @@ impl Cluster {
         }
         self.attempts
             .retain(|(job, time, ..), _| *job != launch.job || *time >= launch.remember_from);
+    }
+
+    pub(super) fn check_recorded(&self, job: JobId, resume: &Resume) {
+        let indexes: Vec<i64> = resume.batches.iter().map(|batch| batch.index).collect();
+        assert!(indexes.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{indexes:?}");
+        let last = self
+            .recorded
+            .keys()
+            .filter(|(of, _)| *of == job)
+            .map(|(_, index)| *index);
+        assert_eq!(
+            last.max().unwrap_or(0),
+            indexes.last().copied().unwrap_or(resume.completed)
+        );
+        for batch in &resume.batches {
+            let recorded = &self.recorded[&(job, batch.index)];
+            assert_eq!(batch.skipped, recorded.is_none());
+            assert!(batch.skipped || recorded.as_ref() == Some(&batch.inputs));
+        }
     }
 
     /// Every task of a batch has its delta once, in order, whatever ran how often and wherever it was lost.

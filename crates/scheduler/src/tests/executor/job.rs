@@ -1,9 +1,10 @@
 //! What an executor holds of a job, and which tasks can run.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use tidemill_dstream::plan::{ExchangeKind, JobPlan, SlotKind, StageOutput, StagePlan};
+use tidemill_dstream::plan::{ExchangeKind, JobPlan, Keeps, SlotKind, StageOutput, StagePlan};
 use tidemill_types::{BatchTime, BlockId, DatasetId, ExecutorId, JobId, ReceiverId, RoutingVersion, StageId};
 
 use super::{Frame, Key, RunId};
@@ -19,7 +20,13 @@ pub(in crate::tests) struct Job {
     pub(super) absent: BTreeSet<BatchTime>,
     pub(in crate::tests) blocks: BTreeMap<BlockId, u64>,
     pub(in crate::tests) receivers: BTreeMap<ReceiverId, u32>,
+    /// The last two versions of each partition's state, by the batch that has left them.
+    pub(super) states: BTreeMap<Key, BTreeMap<i64, Rows>>,
+    saved: Saved,
 }
+
+/// What executors have saved, by the index of the batch.
+pub(in crate::tests) type Saved = Rc<RefCell<BTreeMap<(i64, Key), Rows>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -40,6 +47,8 @@ pub(super) struct Run {
     /// Finished maps' rows.
     pub(super) kept: BTreeMap<Key, Rows>,
     pub(super) outcomes: Vec<TaskOutcome>,
+    pub(super) save_state: bool,
+    state_bases: Vec<(StageId, BatchTime)>,
 }
 
 impl Run {
@@ -49,7 +58,7 @@ impl Run {
 }
 
 impl Job {
-    pub(super) fn new(plan: Rc<JobPlan>) -> Self {
+    pub(super) fn new(plan: Rc<JobPlan>, saved: Saved) -> Self {
         Self {
             plan,
             routing: RoutingVersion(0),
@@ -59,7 +68,57 @@ impl Job {
             absent: BTreeSet::new(),
             blocks: BTreeMap::new(),
             receivers: BTreeMap::new(),
+            states: BTreeMap::new(),
+            saved,
         }
+    }
+
+    /// The batch whose state a task of a batch goes on with.
+    fn previous(&self, (batch, index): (BatchTime, i64), every: u32) -> i64 {
+        let interval = self.plan.batch_interval.as_millis() as i64;
+        let every = i64::from(every.max(1));
+        let mut before = (index - 1).div_euclid(every) * every;
+        while before >= 1 && self.absent.contains(&BatchTime(batch.0 - (index - before) * interval)) {
+            before -= every;
+        }
+        before.max(0)
+    }
+
+    /// The state before a task, if it is here or saved, and no task that makes it has still to run.
+    fn state_before(&self, id: RunId, run: &Run, key: Key) -> Option<Rows> {
+        let stage = self.plan.stage(key.0).expect("a stage of the plan");
+        let before = self.previous((id.0, run.index), stage.every);
+        if before == 0 {
+            return Some(Rows::new());
+        }
+        let unfinished =
+            |run: &Run| run.index == before && run.tasks.get(&key).is_some_and(|task| task.1 != Progress::Done);
+        if self.runs.values().any(unfinished) {
+            return None;
+        }
+        if let Some(rows) = self.states.get(&key).and_then(|versions| versions.get(&before)) {
+            return Some(rows.clone());
+        }
+        let interval = self.plan.batch_interval.as_millis() as i64;
+        let time = BatchTime(id.0.0 - (run.index - before) * interval);
+        let named = run.state_bases.contains(&(key.0, time));
+        named.then(|| self.saved.borrow()[&(before, key)].clone())
+    }
+
+    /// A task has left a state.
+    pub(super) fn leave_state(&mut self, index: i64, key: Key, before: i64, rows: &Rows) {
+        let versions = self.states.entry(key).or_default();
+        versions.retain(|version, _| *version == before);
+        versions.insert(index, rows.clone());
+    }
+
+    pub(super) fn save(&self, index: i64, key: Key, rows: &Rows) {
+        self.saved.borrow_mut().insert((index, key), rows.clone());
+    }
+
+    pub(super) fn before(&self, id: RunId, key: Key) -> i64 {
+        let stage = self.plan.stage(key.0).expect("a stage of the plan");
+        self.previous((id.0, self.runs[&id].index), stage.every)
     }
 
     pub(super) fn launch(&mut self, launch: Launch) {
@@ -88,10 +147,28 @@ impl Job {
             !launch.restore || over,
             "the first run is over before the batch is restored"
         );
+        if launch.restore {
+            // What goes on with these states is launched again behind the restores.
+            let plan = Rc::clone(&self.plan);
+            let keeps = |key: &Key| matches!(plan.stage(key.0).expect("a stage").keeps, Keeps::State { .. });
+            let restored: BTreeSet<Key> = launch.tasks.iter().map(|task| (task.stage, task.partition)).collect();
+            for ((_, restore), run) in &mut self.runs {
+                if restore.is_some() || run.index <= launch.index {
+                    continue;
+                }
+                for (key, (_, progress)) in &mut run.tasks {
+                    if restored.contains(key) && keeps(key) && *progress == Progress::Waiting {
+                        *progress = Progress::Failed;
+                    }
+                }
+            }
+        }
         self.blocks.retain(|id, _| !launch.forget_blocks.contains(id));
         self.absent = launch.absent.into_iter().collect();
         let run = self.runs.entry((launch.batch, restore)).or_default();
         run.index = launch.index;
+        run.save_state = launch.save_state;
+        run.state_bases = launch.state_bases;
         if launch.routing > run.routing {
             run.routing = launch.routing;
             run.moved.clear();
@@ -168,9 +245,13 @@ impl Job {
     }
 
     /// What a task reads beside its sources, if it is complete.
-    pub(super) fn ready(&self, run: &Run, (stage, partition): Key) -> Option<Rows> {
+    pub(super) fn ready(&self, id: RunId, run: &Run, (stage, partition): Key) -> Option<Rows> {
+        let key = (stage, partition);
         let stage = self.plan.stage(stage).expect("a stage of the plan");
         let mut rows = Rows::new();
+        if matches!(stage.keeps, Keeps::State { .. }) {
+            rows.extend(self.state_before(id, run, key)?);
+        }
         for read in &stage.reads[partition as usize] {
             let slot = stage
                 .slots
@@ -198,7 +279,7 @@ impl Job {
                 .tasks
                 .iter()
                 .filter(|(_, (_, progress))| *progress == Progress::Waiting);
-            let ready = waiting.filter(|(key, _)| self.ready(run, **key).is_some());
+            let ready = waiting.filter(|(key, _)| self.ready(*id, run, **key).is_some());
             ready.map(|(key, _)| (*id, *key))
         })
     }
