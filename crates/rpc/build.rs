@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tidemill/driver/v1/driver_service.proto",
         "tidemill/shuffle/v1/shuffle_service.proto",
         "tidemill/control/v1/control_service.proto",
+        "tidemill/journal/v1/journal.proto",
     ])?;
     tonic_prost_build::configure()
         .bytes(".tidemill")

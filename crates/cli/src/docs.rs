@@ -124,6 +124,7 @@ fn summary() -> JobSummary {
         error: None,
         first_failure: None,
         sources_held: false,
+        journal_error: None,
     }
 }
 

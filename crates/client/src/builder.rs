@@ -172,6 +172,23 @@ impl StreamingContext {
         self
     }
 
+    /// Where what outlives the driver is kept: a directory that driver and executors share, or the URL of an object
+    /// store. A driver that starts after the one that ran the job goes on with it.
+    pub fn checkpoint(&self, place: impl Into<String>) -> &Self {
+        self.job.lock().change("`checkpoint`").options.checkpoint = Some(place.into());
+        self
+    }
+
+    /// How often state is saved; every 10 seconds, unless batches are longer.
+    pub fn checkpoint_interval(&self, interval: Duration) -> &Self {
+        self.job
+            .lock()
+            .change("`checkpoint_interval`")
+            .options
+            .checkpoint_interval = Some(interval);
+        self
+    }
+
     /// All settings at once.
     pub fn options(&self, options: JobOptions) -> &Self {
         self.job.lock().change("`options`").options = options;

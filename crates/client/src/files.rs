@@ -2,8 +2,8 @@
 //!
 //! A relative path means a place beside the job file, which other processes do not share. A job that runs in this
 //! process gets absolute paths. A job that is submitted takes the files along that it reads once or rarely (tables,
-//! broadcast variables and queues); what is read for ever or written (watched directories, text files, saved output) has to be a place that
-//! all executors reach, so a relative path there is refused.
+//! broadcast variables and queues); what is read for ever or written (watched directories, text files, saved output,
+//! checkpoints) has to be a place that all executors reach, so a relative path there is refused.
 
 use std::collections::HashSet;
 use std::fs;
@@ -117,6 +117,9 @@ fn is_relative(path: &str) -> bool {
 
 /// Visits every path with its use, its line and its place in the graph.
 fn visit(graph: &mut JobGraph, mut on: impl FnMut(&mut String, Use, Line, String)) {
+    if let Some(place) = &mut graph.options.checkpoint {
+        on(place, Use::Shared, Line(None), "checkpoint".to_owned());
+    }
     for table in &mut graph.tables {
         on(
             &mut table.path,
@@ -212,6 +215,17 @@ outputs:
             faults.0[1].message.contains("`out` means nothing to the executors"),
             "{faults}"
         );
+    }
+
+    #[test]
+    fn a_checkpoint_is_a_place_that_executors_share() {
+        let mut relative = graph("");
+        relative.options.checkpoint = Some("state".to_owned());
+        let run = resolve_paths(relative.clone(), Path::new("/jobs"));
+        assert_eq!(run.options.checkpoint.as_deref(), Some("/jobs/state"));
+        let base = tempfile::tempdir().unwrap();
+        let faults = attach_files(&relative, base.path()).unwrap_err();
+        assert_eq!(faults.0[0].path, "checkpoint");
     }
 
     #[test]

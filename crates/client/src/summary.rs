@@ -72,6 +72,8 @@ pub struct JobSummary {
     pub first_failure: Option<BatchFailure>,
     /// So many batches are queued that receivers do not read.
     pub sources_held: bool,
+    /// The driver's journal cannot be written at present, and why: outputs of a job with a checkpoint wait for it.
+    pub journal_error: Option<String>,
 }
 
 /// A batch that failed.
@@ -342,6 +344,7 @@ impl TryFrom<control::JobSummary> for JobSummary {
             submitted_ms: job.submitted_ms,
             error: some(job.error),
             sources_held: job.sources_held,
+            journal_error: some(job.journal_error),
             first_failure: some(job.first_error).map(|error| BatchFailure {
                 time: BatchTime(job.first_failed_batch_ms),
                 error,

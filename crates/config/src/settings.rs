@@ -8,6 +8,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Config {
     pub driver: Driver,
+    pub journal: Journal,
     pub executor: Executor,
     pub shuffle: Shuffle,
     pub storage: Storage,
@@ -31,6 +32,11 @@ pub struct Driver {
     pub retained_batches: usize,
     pub retained_prints: usize,
     pub retained_jobs: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Journal {
+    pub url: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -39,6 +39,9 @@ pub enum Error {
     #[error("compressed file {} cannot be read by byte ranges", path.display())]
     CompressedRange { path: PathBuf },
 
+    #[error("cannot go on where the input was left: {reason}")]
+    Position { reason: String },
+
     #[error("an input of kind {item} cannot be read here for a source of kind {source_kind}")]
     UnexpectedInput {
         item: &'static str,
@@ -126,6 +129,7 @@ impl Error {
             | Self::OutputNotADirectory { .. }
             | Self::BatchDirectoryExists { .. }
             | Self::NothingToReplay { .. }
+            | Self::Position { .. }
             | Self::StagedFileMissing { .. } => FailureKind::External,
             Self::InvalidGlob { .. } | Self::Template(_) | Self::Unsaveable { .. } | Self::Encode { .. } => {
                 FailureKind::User

@@ -34,11 +34,11 @@ pub(crate) struct Accumulators {
 }
 
 impl Accumulators {
-    /// With the values of nothing added.
-    pub(crate) fn new(plans: Vec<AccumulatorPlan>, zero: Vec<Reading>) -> Self {
+    /// With the values that they begin with.
+    pub(crate) fn new(plans: Vec<AccumulatorPlan>, totals: Vec<Reading>) -> Self {
         Self {
             plans,
-            totals: zero,
+            totals,
             batches: VecDeque::new(),
             next: None,
         }

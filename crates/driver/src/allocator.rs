@@ -6,12 +6,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tidemill_connectors::{AllocateRequest, InputPlanner};
-use tidemill_scheduler::{Event as SchedulerEvent, StreamInput};
+use tidemill_scheduler::StreamInput;
 use tidemill_types::{BatchTime, JobId, StreamId, TaskFailure};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
 use crate::event::Event;
+use crate::journal::source_position;
 
 /// One planned stream.
 pub(crate) struct PlannedStream {
@@ -32,6 +33,7 @@ impl Allocator {
         mut streams: Vec<PlannedStream>,
         interval: Duration,
         no_wait: bool,
+        tells_positions: bool,
         events: UnboundedSender<Event>,
     ) -> std::io::Result<Self> {
         let (requests, batches) = mpsc::channel();
@@ -40,8 +42,16 @@ impl Allocator {
             .spawn(move || {
                 while let Ok((batch, index)) = batches.recv() {
                     let result = allocate(&mut streams, batch, index, interval, no_wait);
-                    let event = SchedulerEvent::Allocated { job, batch, result };
-                    if events.send(Event::Scheduler(event)).is_err() {
+                    let tell = tells_positions && result.is_ok();
+                    let stands = |planned: &PlannedStream| source_position(planned.stream, planned.planner.position());
+                    let positions = streams.iter().filter(|_| tell).map(stands).collect();
+                    let event = Event::Allocated {
+                        job,
+                        batch,
+                        result,
+                        positions,
+                    };
+                    if events.send(event).is_err() {
                         return;
                     }
                 }

@@ -4,6 +4,9 @@
 //! Every step is repeatable: a table is replaced, a directory is renamed once, and a foreach output is told the batch
 //! time, by which it can tell. A failure goes back to the scheduler,
 //! which applies the job's policy.
+//!
+//! Of a job with a checkpoint, nothing becomes visible before a record of it is durable; a later driver makes it visible
+//! from the record, if this one did not come to.
 
 use bytes::Bytes;
 use tidemill_connectors::{CommitPlace, StagedFile, commit_save};
@@ -18,6 +21,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::accumulators::Accumulated;
 use crate::event::Event;
+use crate::journal::{self, Gone, Recorder};
 use crate::listening::OutputStep;
 
 /// The first rows of a batch of a printed stream.
@@ -51,6 +55,8 @@ pub(crate) struct Committer {
     pub(crate) accumulators: Vec<AccumulatorPlan>,
     /// The accumulators after the last batch that was committed.
     pub(crate) ledger: Ledger,
+    /// Of a job with a checkpoint.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) events: UnboundedSender<Event>,
 }
 
@@ -65,7 +71,9 @@ impl Committer {
     async fn run(mut self, mut batches: UnboundedReceiver<CommitRequest>) {
         while let Some(request) = batches.recv().await {
             let batch = request.batch;
-            let result = self.commit(request).await;
+            let Ok(result) = self.commit(request).await else {
+                return;
+            };
             let job = self.job;
             if self.events.send(Event::Committed { job, batch, result }).is_err() {
                 return;
@@ -74,16 +82,43 @@ impl Committer {
     }
 
     /// The accumulators go in if all outputs are visible. What cannot be merged is found before any is.
-    async fn commit(&mut self, request: CommitRequest) -> Result<Accumulated, TaskFailure> {
-        let merged = self.merge(&request.deltas);
-        let (of_batch, totals) = merged.map_err(|fault| TaskFailure::new(FailureKind::User, fault.to_string()))?;
-        self.publish(request).await?;
+    async fn commit(&mut self, request: CommitRequest) -> Result<Result<Accumulated, TaskFailure>, Gone> {
+        let (of_batch, totals) = match self.merge(&request.deltas) {
+            Ok(merged) => merged,
+            Err(fault) => return Ok(Err(TaskFailure::new(FailureKind::User, fault.to_string()))),
+        };
+        let (job, batch) = (self.job, request.batch);
+        if let Some(recorder) = &self.recorder {
+            let record = journal::prepared(job, batch, &request.outputs, &totals, self.generation);
+            let sequence = recorder.append(record);
+            recorder.durable(sequence).await?;
+        }
+        if let Err(failure) = self.publish(batch, request.outputs, self.generation).await {
+            return Ok(Err(failure));
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.append(journal::committed(job, batch));
+        }
         self.ledger = totals;
         let (plans, registry) = (&self.accumulators, &self.registry);
-        Ok(Accumulated {
+        Ok(Ok(Accumulated {
             batch: of_batch.read(plans, registry),
             totals: self.ledger.read(plans, registry),
-        })
+        }))
+    }
+
+    /// Makes a batch visible that a driver before this one prepared.
+    pub(crate) async fn finish(
+        &self,
+        batch: BatchTime,
+        outputs: Vec<OutputCommit>,
+        staged_by: Generation,
+    ) -> Result<(), TaskFailure> {
+        self.publish(batch, outputs, staged_by).await?;
+        if let Some(recorder) = &self.recorder {
+            recorder.append(journal::committed(self.job, batch));
+        }
+        Ok(())
     }
 
     /// The batch's own ledger, and the totals with it.
@@ -94,18 +129,22 @@ impl Committer {
         Ok((batch, totals))
     }
 
-    async fn publish(&self, request: CommitRequest) -> Result<(), TaskFailure> {
-        let batch = request.batch;
+    async fn publish(
+        &self,
+        batch: BatchTime,
+        outputs: Vec<OutputCommit>,
+        staged_by: Generation,
+    ) -> Result<(), TaskFailure> {
         let mut tables = Vec::new();
         // Tables are there when all of them are.
         let mut begun_tables = Vec::new();
-        for commit in request.outputs {
+        for commit in outputs {
             let Some(position) = self.outputs.iter().position(|output| output.id == commit.output) else {
                 continue;
             };
             self.tell(batch, position, OutputStep::Started);
             let output = &self.outputs[position];
-            let done = self.output(batch, output, commit, &mut tables).await;
+            let done = self.output(batch, output, commit, staged_by, &mut tables).await;
             match (&done, &output.kind) {
                 (Ok(()), OutputKind::Table { .. }) => begun_tables.push(position),
                 (Ok(()), _) => self.tell(batch, position, OutputStep::Ended(None)),
@@ -130,6 +169,7 @@ impl Committer {
         batch: BatchTime,
         output: &OutputPlan,
         commit: OutputCommit,
+        staged_by: Generation,
         tables: &mut Vec<(String, SchemaRef, Vec<RecordBatch>)>,
     ) -> Result<(), TaskFailure> {
         match &output.kind {
@@ -146,7 +186,7 @@ impl Committer {
                     job: self.job,
                     output: output.id,
                     batch,
-                    generation: self.generation,
+                    generation: staged_by,
                 };
                 let commit = tokio::task::spawn_blocking(move || commit_save(&save, &place, &files));
                 let done = commit

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::committer::CommitRequest;
 use crate::event_loop::EventLoop;
+use crate::journal;
 use crate::summary;
 use crate::wire as convert;
 
@@ -140,7 +141,27 @@ impl EventLoop {
                     let _ = running.committer.send(request);
                 }
             }
-            Action::RecordAllocated { .. } | Action::RecordSkipped { .. } | Action::RecordState { .. } => {}
+            Action::RecordAllocated {
+                job,
+                batch,
+                index,
+                inputs,
+            } => self.record_of(job, |record| {
+                let positions = record.positions.remove(&batch).unwrap_or_default();
+                journal::allocated(job, batch, index, &inputs, positions)
+            }),
+            Action::RecordSkipped { job, batch, index } => {
+                self.record_of(job, |record| {
+                    record.positions.remove(&batch);
+                    journal::skipped(job, batch, index)
+                });
+            }
+            Action::RecordState {
+                job,
+                stage,
+                batch,
+                index,
+            } => self.record_of(job, |_| journal::state_saved(job, stage, batch, index)),
             Action::DropBroadcast {
                 job,
                 broadcast,
@@ -248,6 +269,9 @@ impl EventLoop {
             JobEnd::Finished => info!(%job, "job finished"),
             JobEnd::Stopped => info!(%job, "job stopped"),
             JobEnd::Failed(error) => error!(%job, error, "job failed"),
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.append(journal::ended(job));
         }
         self.fail_reads_of_ended(job);
         self.forget_broadcasts(job);

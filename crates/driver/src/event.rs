@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
 use tidemill_engine::{CompiledJob, SchemaRef, TableData};
+use tidemill_journal::JournalEvent;
 use tidemill_rpc::control;
 use tidemill_rpc::driver::{AttachRequest, AttachResponse, Register};
+use tidemill_rpc::journal::SourcePosition;
+use tidemill_scheduler::StreamInput;
 use tidemill_types::{BatchTime, BroadcastId, ExecutorId, JobId, TaskFailure};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
@@ -14,6 +17,7 @@ use crate::accumulators::Accumulated;
 use crate::attached::AttachedFiles;
 use crate::broadcasts::{LoadedBroadcast, UpdateTarget};
 use crate::committer::PrintedBatch;
+use crate::journal::Past;
 use crate::kept::KeptRelation;
 use crate::listening::OutputStep;
 use crate::reads::{KeptBatches, ReadReply, Target};
@@ -38,8 +42,16 @@ pub(crate) enum Event {
     Detached { executor: ExecutorId, connection: u64 },
     /// The control service.
     Control(Control),
-    /// An answer for the scheduler: planners, table loaders.
-    Scheduler(tidemill_scheduler::Event),
+    /// The planners of a job are done with a batch, or failed.
+    Allocated {
+        job: JobId,
+        batch: BatchTime,
+        result: Result<Vec<StreamInput>, TaskFailure>,
+        /// Where they stand behind it; of a job with a checkpoint.
+        positions: Vec<SourcePosition>,
+    },
+    /// The journal.
+    Journal(JournalEvent),
     /// A committer has come to an end with a batch.
     Committed {
         job: JobId,
@@ -154,6 +166,8 @@ pub(crate) enum Control {
 pub(crate) struct Submission {
     pub(crate) graph: JobGraph,
     pub(crate) compiled: Arc<CompiledJob>,
+    /// The number that it was compiled for.
+    pub(crate) partitions: u32,
     pub(crate) tables: Vec<LoadedTable>,
     /// The same, decoded.
     pub(crate) table_data: Vec<TableData>,
@@ -162,6 +176,8 @@ pub(crate) struct Submission {
     pub(crate) options: control::RunOptions,
     /// Files that came with the job; removed when it has ended.
     pub(crate) attached: Option<AttachedFiles>,
+    /// Of a job that goes on.
+    pub(crate) past: Option<Past>,
 }
 
 /// A slice that was asked for: the stream's columns, and where its batches come.

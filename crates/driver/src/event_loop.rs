@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidemill_engine::Catalog;
+use tidemill_journal::JournalEvent;
 use tidemill_rpc::control::{self, follow_job_response};
 use tidemill_rpc::driver::attach_request::Event as Report;
 use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, HeartbeatReply, Registered};
+use tidemill_rpc::journal::Record;
 use tidemill_scheduler::{Event as SchedulerEvent, Scheduler};
 use tidemill_types::{BatchTime, ExecutorId, Generation, JobId, PlanVersion, ReceiverId, StageId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -19,6 +21,7 @@ use crate::clock::Clock;
 use crate::committer::PrintedBatch;
 use crate::event::{Control, Event, Following};
 use crate::job::JobRecord;
+use crate::journal::Recorder;
 use crate::liveness::{Liveness, Loss};
 use crate::options::Options;
 use crate::reads::Reads;
@@ -45,20 +48,33 @@ pub(crate) struct EventLoop {
     pub(crate) reads: Reads,
     pub(crate) shelf: Shelf,
     pub(crate) timer: Timer,
+    /// None without a journal.
+    pub(crate) recorder: Option<Recorder>,
+    /// The journal cannot be written at present, and why.
+    pub(crate) stalled: Option<String>,
+    /// The generation that has taken over the journal.
+    pub(crate) fenced: Option<Generation>,
 }
 
 impl EventLoop {
-    /// Runs until every sender of events is gone or the receiver is closed.
-    pub(crate) async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+    /// Runs until every sender of events is gone or the receiver is closed, or until a newer driver has taken over, whose
+    /// generation is given.
+    pub(crate) async fn run(mut self, mut events: UnboundedReceiver<Event>) -> Option<Generation> {
         while let Some(event) = events.recv().await {
             self.on(event);
             // Take what has come meanwhile before the timer is looked at.
-            while let Ok(event) = events.try_recv() {
+            while self.fenced.is_none()
+                && let Ok(event) = events.try_recv()
+            {
                 self.on(event);
+            }
+            if self.fenced.is_some() {
+                break;
             }
             let deadline = self.next_deadline();
             self.timer.set(deadline);
         }
+        self.fenced
     }
 
     fn next_deadline(&self) -> Option<i64> {
@@ -98,10 +114,22 @@ impl EventLoop {
                 }
             }
             Event::Control(request) => self.on_control(request),
-            Event::Scheduler(event) => self.schedule(event),
+            Event::Allocated {
+                job,
+                batch,
+                result,
+                positions,
+            } => {
+                if let Some(record) = self.jobs.get_mut(&job).filter(|_| !positions.is_empty()) {
+                    record.positions.insert(batch, positions);
+                }
+                self.schedule(SchedulerEvent::Allocated { job, batch, result });
+            }
+            Event::Journal(event) => self.on_journal(event),
             Event::Committed { job, batch, result } => {
                 let result = result.map(|accumulated| {
                     if let Some(record) = self.jobs.get_mut(&job) {
+                        record.positions.retain(|later, _| *later > batch);
                         record.accumulated(job, batch, accumulated);
                     }
                 });
@@ -128,6 +156,35 @@ impl EventLoop {
         let actions = self.scheduler.on(self.clock.now(), event);
         for action in actions {
             self.perform(action);
+        }
+    }
+
+    fn on_journal(&mut self, event: JournalEvent) {
+        match event {
+            JournalEvent::Durable { up_to } => {
+                if self.stalled.take().is_some() {
+                    info!("the journal is written again");
+                }
+                let scheduler = &self.scheduler;
+                let first_needed = |job| Some(scheduler.resume_point(job)?.batches.first()?.index);
+                if let Some(recorder) = &self.recorder {
+                    recorder.on_durable(up_to, first_needed);
+                }
+            }
+            JournalEvent::Stalled { error } => {
+                warn!(error, "outputs of jobs with a checkpoint wait for the journal");
+                self.stalled = Some(error);
+            }
+            JournalEvent::Fenced { by } => self.fenced = Some(by),
+        }
+    }
+
+    /// Records something about a job, if it has a checkpoint.
+    pub(crate) fn record_of(&mut self, job: JobId, record: impl FnOnce(&mut JobRecord) -> Record) {
+        if let (Some(recorder), Some(of)) = (&self.recorder, self.jobs.get_mut(&job))
+            && of.has_checkpoint()
+        {
+            recorder.append(record(of));
         }
     }
 
@@ -355,10 +412,7 @@ impl EventLoop {
                 self.answer_waiting_for_slots();
             }
             Control::NameTaken { name, reply } => drop(reply.send(self.scheduler.live_job(&name).is_some())),
-            Control::Submit { submission, reply } => {
-                let result = self.submit(*submission);
-                drop(reply.send(result));
-            }
+            Control::Submit { submission, reply } => self.on_submit(*submission, reply),
             Control::Jobs(reply) => {
                 let jobs = self.jobs.keys().filter_map(|id| self.job_summary(*id)).collect();
                 drop(reply.send(jobs));
@@ -380,6 +434,7 @@ impl EventLoop {
             Control::Stop { job, now, reply } => {
                 let result = match self.find(&job) {
                     Some(id) => {
+                        self.give_up(id);
                         self.schedule(SchedulerEvent::StopRequested { job: id, now });
                         self.job_summary(id).ok_or_else(|| self.unknown_job(&job))
                     }
@@ -498,6 +553,9 @@ impl EventLoop {
             return record.ended.clone();
         }
         let mut summary = summary::job(&self.scheduler.job(id)?);
+        if record.has_checkpoint() {
+            summary.journal_error = self.stalled.clone().unwrap_or_default();
+        }
         if let Some((batch, error)) = &record.first_failure {
             summary.first_failed_batch_ms = batch.0;
             summary.first_error.clone_from(error);

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidemill_dstream::JobGraph;
-use tidemill_engine::CompiledJob;
+use tidemill_dstream::plan::JobPlan;
+use tidemill_engine::{CompiledJob, Registry};
+use tidemill_rpc::journal::SourcePosition;
 use tidemill_rpc::{control, driver as wire};
-use tidemill_types::{BatchTime, DatasetId, ReceiverId};
+use tidemill_types::{BatchTime, DatasetId, PlanVersion, ReceiverId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
@@ -40,6 +42,8 @@ pub(crate) struct JobRecord {
     /// Listeners' events, newest last.
     pub(crate) told: VecDeque<control::FollowJobResponse>,
     pub(crate) followers: broadcast::Sender<control::FollowJobResponse>,
+    /// Where its sources stand behind batches that are not committed; of a job with a checkpoint.
+    pub(crate) positions: BTreeMap<BatchTime, Vec<SourcePosition>>,
     /// Gone when the job has ended.
     pub(crate) running: Option<Running>,
     /// What listeners were told of batches that have not ended.
@@ -84,6 +88,53 @@ pub(crate) struct ReceiverRecord {
 }
 
 impl JobRecord {
+    /// Of a job that does not run in this driver.
+    pub(crate) fn of_ended(graph: JobGraph, summary: control::JobSummary) -> Self {
+        let compiled = CompiledJob {
+            plan: JobPlan {
+                version: PlanVersion(0),
+                batch_interval: graph.batch_interval,
+                stages: Vec::new(),
+                streams: Vec::new(),
+                datasets: Vec::new(),
+                outputs: Vec::new(),
+                tables: Vec::new(),
+                accumulators: Vec::new(),
+                broadcasts: Vec::new(),
+            },
+            templates: Vec::new(),
+            stream_schemas: Vec::new(),
+            state_schemas: Vec::new(),
+            remembered: Vec::new(),
+            warnings: Vec::new(),
+            registry: Registry::default(),
+        };
+        Self {
+            graph,
+            compiled: Arc::new(compiled),
+            tables: BTreeMap::new(),
+            broadcasts: Vec::new(),
+            install: wire::InstallJob::default(),
+            receivers: BTreeMap::new(),
+            batches: VecDeque::new(),
+            printed: VecDeque::new(),
+            told: VecDeque::new(),
+            followers: broadcast::channel(1).0,
+            positions: BTreeMap::new(),
+            running: None,
+            open_batches: BTreeMap::new(),
+            accumulators: Accumulators::new(Vec::new(), Vec::new()),
+            unpersisted: BTreeSet::new(),
+            first_failure: None,
+            ended: Some(summary),
+        }
+    }
+
+    /// Whether what is decided about it is recorded.
+    pub(crate) fn has_checkpoint(&self) -> bool {
+        self.graph.options.checkpoint.is_some()
+    }
+
     /// Tells followers; nobody may be there.
     pub(crate) fn publish(&mut self, event: control::follow_job_response::Event) {
         let keep = is_for_listeners(&event);

@@ -12,6 +12,7 @@
 //!   timer ───────────┘      ▲     scheduler  └─► committers ─┤
 //!                           └────────────────────────────────┘
 //! ```
+//! What is decided about jobs with a checkpoint goes to a `journal`, so that the next driver goes on with them.
 //! What executors keep is read through the loop too (`reads`): they have no inbound path from the driver.
 //!
 //! Failures: an executor's is the scheduler's business; a job's ends that job; a defect in the loop ends the process.
@@ -27,6 +28,7 @@ mod error;
 mod event;
 mod event_loop;
 mod job;
+mod journal;
 mod kept;
 mod listening;
 mod liveness;
@@ -43,4 +45,4 @@ mod wire;
 
 pub use error::Error;
 pub use options::Options;
-pub use server::{Driver, start};
+pub use server::{Driver, OpenJournal, start, start_on};

@@ -18,6 +18,8 @@ pub struct Options {
     pub retained_batches: usize,
     pub retained_prints: usize,
     pub retained_jobs: usize,
+    /// Where what is decided is recorded: a directory or the URL of an object store. Empty: nowhere.
+    pub journal: String,
     pub scheduler: tidemill_scheduler::Options,
     /// The functions of this build.
     pub registry: Registry,
@@ -35,6 +37,7 @@ impl From<&Config> for Options {
             retained_batches: driver.retained_batches,
             retained_prints: driver.retained_prints,
             retained_jobs: driver.retained_jobs,
+            journal: config.journal.url.clone(),
             scheduler: tidemill_scheduler::Options {
                 min_executors: driver.min_executors,
                 min_executors_timeout: driver.min_executors_timeout,

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tidemill_engine::Catalog;
+use tidemill_journal::{Backend, Recovered};
 use tidemill_rpc::channel;
 use tidemill_rpc::control::control_service_server::ControlServiceServer;
 use tidemill_rpc::driver::driver_service_server::DriverServiceServer;
@@ -19,6 +21,7 @@ use crate::broadcasts::Shelf;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event_loop::EventLoop;
+use crate::journal::{Recorder, Registry};
 use crate::liveness::Liveness;
 use crate::options::Options;
 use crate::reads::Reads;
@@ -26,34 +29,80 @@ use crate::service::{AttachService, ControlHandler};
 use crate::session::Sessions;
 use crate::timer::Timer;
 
+/// How long a driver that stops waits for its journal.
+const FLUSH: Duration = Duration::from_secs(5);
+
 /// A running driver. Dropping it stops it.
 #[derive(Debug)]
 pub struct Driver {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
-    event_loop: JoinHandle<()>,
+    event_loop: JoinHandle<Option<Generation>>,
+    recorder: Option<Recorder>,
 }
 
-/// Starts a driver: binds its address, then serves until it is stopped.
+/// A journal that was opened, and what was in it.
+pub type OpenJournal = (Box<dyn Backend>, Recovered);
+
+/// Starts a driver: binds its address, opens its journal and goes on with the jobs that are in it, then serves until it is
+/// stopped.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// The address cannot be bound, or the journal cannot be opened or read.
 pub async fn start(options: Options) -> Result<Driver, Error> {
+    // First, since opening the journal takes it from another driver: not by one that cannot serve.
+    let listener = bind(&options).await?;
+    let journal = match options.journal.as_str() {
+        "" => None,
+        url => Some(tidemill_journal::open(url).await.map_err(|source| Error::Journal {
+            url: url.to_owned(),
+            source,
+        })?),
+    };
+    serve(options, listener, journal).await
+}
+
+/// Starts a driver on a journal that is open.
+///
+/// # Errors
+/// The address cannot be bound, or the journal cannot be read.
+pub async fn start_on(options: Options, journal: OpenJournal) -> Result<Driver, Error> {
+    let listener = bind(&options).await?;
+    serve(options, listener, Some(journal)).await
+}
+
+async fn bind(options: &Options) -> Result<TcpListener, Error> {
+    TcpListener::bind(&options.bind).await.map_err(|source| Error::Bind {
+        address: options.bind.clone(),
+        source,
+    })
+}
+
+async fn serve(options: Options, listener: TcpListener, journal: Option<OpenJournal>) -> Result<Driver, Error> {
     let bind = |source| Error::Bind {
         address: options.bind.clone(),
         source,
     };
-    let listener = TcpListener::bind(&options.bind).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     let clock = Clock::start();
-    let generation = Generation(u64::try_from(clock.now_ms()).unwrap_or(0));
     let (events, queue) = mpsc::unbounded_channel();
+    let recorder = match journal {
+        None => None,
+        Some((backend, recovered)) => {
+            let registry = Registry::replay(&recovered)?;
+            let recorder = Recorder::start(backend, &recovered, registry, events.clone());
+            Some((recorder, recovered.generation))
+        }
+    };
+    let by_clock = || Generation(u64::try_from(clock.now_ms()).unwrap_or(0));
+    let generation = recorder.as_ref().map_or_else(by_clock, |(_, generation)| *generation);
+    let recorder = recorder.map(|(recorder, _)| recorder);
     let catalog = Catalog::new();
     let timer = Timer::start(clock, events.clone()).map_err(bind)?;
     let registry = options.registry.clone();
     let shelf = Shelf::default();
-    let state = EventLoop {
+    let mut state = EventLoop {
         shelf: shelf.clone(),
         clock,
         generation,
@@ -67,8 +116,12 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         waiting_for_slots: Vec::new(),
         reads: Reads::default(),
         timer,
+        recorder: recorder.clone(),
+        stalled: None,
+        fenced: None,
         options,
     };
+    state.resume().await;
     let event_loop = tokio::spawn(state.run(queue));
     let attach = AttachService {
         generation,
@@ -76,7 +129,8 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         events: events.clone(),
     };
     let control = ControlHandler {
-        events,
+        has_journal: recorder.is_some(),
+        events: events.clone(),
         catalog,
         generation,
         registry,
@@ -96,6 +150,8 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
             result = server.serve_with_incoming(incoming) => result,
             // Open streams do not hold the process: executors attach again to whoever comes.
             _ = stopped => Ok(()),
+            // Without its loop there is nothing to serve.
+            () = events.closed() => Ok(()),
         }
     });
     info!(%address, %generation, "driver listening");
@@ -104,6 +160,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         stop: Some(stop),
         server,
         event_loop,
+        recorder,
     })
 }
 
@@ -114,13 +171,16 @@ impl Driver {
         self.address
     }
 
-    /// Stops serving.
+    /// Stops serving. Jobs with a checkpoint go on in the next driver.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
         let _ = (&mut self.server).await;
         self.event_loop.abort();
+        if let Some(recorder) = &self.recorder {
+            recorder.flush(FLUSH).await;
+        }
     }
 
     /// Waits until the driver cannot go on: its server failed or, by a defect, its loop ended.
@@ -128,16 +188,20 @@ impl Driver {
     /// # Errors
     /// Always, unless it was stopped.
     pub async fn wait(&mut self) -> Result<(), Error> {
-        tokio::select! {
+        let ended = tokio::select! {
             result = &mut self.server => match result {
-                Ok(Err(source)) => Err(Error::Serve { address: self.address, source }),
-                _ => Ok(()),
+                Ok(Err(source)) => return Err(Error::Serve { address: self.address, source }),
+                // It ends after the loop, unless it was stopped.
+                _ if self.stop.is_none() => return Ok(()),
+                _ => (&mut self.event_loop).await,
             },
-            result = &mut self.event_loop => Err(Error::EventLoop(match result {
-                Ok(()) => "nobody sends it events".to_owned(),
-                Err(error) => error.to_string(),
-            })),
-        }
+            result = &mut self.event_loop => result,
+        };
+        Err(match ended {
+            Ok(Some(by)) => Error::Fenced { by },
+            Ok(None) => Error::EventLoop("nobody sends it events".to_owned()),
+            Err(error) => Error::EventLoop(error.to_string()),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tidemill_dstream::{Diagnostic, JobGraph, TableDef, TableFormat};
-use tidemill_engine::{TableData, encode_ipc, load_table};
+use tidemill_engine::{SchemaRef, TableData, encode_ipc, load_table};
 use tidemill_types::JobId;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
@@ -79,6 +79,13 @@ fn by_extension(path: &Path) -> Option<TableFormat> {
         "parquet" => Some(TableFormat::Parquet),
         _ => None,
     }
+}
+
+/// The rows that a table's file has now, unless it cannot be read or has other columns.
+pub(crate) async fn load_again(table: &TableDef, schema: &SchemaRef) -> Option<(TableData, Bytes)> {
+    let data = load(table).await.ok().filter(|data| data.schema == *schema)?;
+    let ipc = encode_ipc(&data.schema, &data.batches).ok()?;
+    Some((data, ipc))
 }
 
 /// Looks at the files of reloadable tables again and reports new versions, until the job is gone.

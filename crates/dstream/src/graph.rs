@@ -51,6 +51,28 @@ pub struct JobOptions {
     pub back_pressure: Option<BackPressure>,
     /// Due batches beyond which no further one is made, and receivers stop reading, until one is completed.
     pub max_queued_batches: u32,
+    /// Where what outlives the driver and the executors is kept, a directory or the URL of an object store; `None`: the
+    /// job ends with its driver.
+    pub checkpoint: Option<String>,
+    /// How often state is saved there; `None`: [`CHECKPOINT_INTERVAL`](Self::CHECKPOINT_INTERVAL).
+    pub checkpoint_interval: Option<Duration>,
+}
+
+impl JobOptions {
+    /// How often state is saved where nothing else is said, unless batches are longer.
+    pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// How many batches of an interval lie between saved states; `None` for a job that saves none.
+    #[must_use]
+    pub fn checkpoint_every(&self, batch_interval: Duration) -> Option<u32> {
+        self.checkpoint.as_ref()?;
+        let wanted = self
+            .checkpoint_interval
+            .unwrap_or(Self::CHECKPOINT_INTERVAL)
+            .as_millis();
+        let batches = wanted.div_ceil(batch_interval.as_millis().max(1)).max(1);
+        Some(u32::try_from(batches).unwrap_or(u32::MAX))
+    }
 }
 
 impl Default for JobOptions {
@@ -64,6 +86,8 @@ impl Default for JobOptions {
             remember: None,
             back_pressure: Some(BackPressure::default()),
             max_queued_batches: 100,
+            checkpoint: None,
+            checkpoint_interval: None,
         }
     }
 }

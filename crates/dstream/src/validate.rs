@@ -230,6 +230,17 @@ fn job(graph: &JobGraph, faults: &mut Faults) {
         "max_queued_batches".to_owned(),
         Some(options.max_queued_batches.into()),
     );
+    faults.whole_millis(nowhere, "checkpoint_interval".to_owned(), options.checkpoint_interval);
+    match &options.checkpoint {
+        Some(place) if place.trim().is_empty() => faults.add(nowhere, "checkpoint", "the place is empty"),
+        None if options.checkpoint_interval.is_some() => faults.hinted(
+            nowhere,
+            "checkpoint_interval",
+            "nothing is saved without a `checkpoint`",
+            "say where: checkpoint: /a/directory",
+        ),
+        _ => {}
+    }
     if let Some(pressure) = &options.back_pressure {
         for (key, value, least) in [
             ("proportional", pressure.proportional, f64::MIN_POSITIVE),

@@ -52,3 +52,14 @@ pub trait Backend: Send + 'static {
     /// any more: all but the last two snapshots, and records that the older of them stands for.
     async fn snapshot(&mut self, up_to: u64, state: Bytes) -> Result<(), AppendError>;
 }
+
+#[async_trait]
+impl Backend for Box<dyn Backend> {
+    async fn append(&mut self, group: &Group) -> Result<(), AppendError> {
+        self.as_mut().append(group).await
+    }
+
+    async fn snapshot(&mut self, up_to: u64, state: Bytes) -> Result<(), AppendError> {
+        self.as_mut().snapshot(up_to, state).await
+    }
+}

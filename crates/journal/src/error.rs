@@ -23,6 +23,8 @@ pub enum Error {
         #[source]
         source: object_store::Error,
     },
+    #[error("no journal can be kept at {place}: {reason}")]
+    Place { place: String, reason: String },
     /// More than a torn tail: records that were durable are missing.
     #[error("the journal is damaged at {place}: {reason}")]
     Damaged { place: String, reason: String },

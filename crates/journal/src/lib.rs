@@ -22,6 +22,7 @@ mod error;
 mod group;
 mod local;
 mod object;
+mod open;
 mod segment;
 mod snapshot;
 #[cfg(test)]
@@ -30,6 +31,8 @@ mod writer;
 
 pub use backend::{AppendError, Backend, Recovered};
 pub use error::{Error, Result};
+pub use group::Group;
 pub use local::LocalLog;
 pub use object::{ObjectLog, ObjectLogOptions};
+pub use open::open;
 pub use writer::{Journal, JournalEvent, JournalOptions};

@@ -20,6 +20,11 @@ mod pb {
                 tonic::include_proto!("tidemill.shuffle.v1");
             }
         }
+        pub mod journal {
+            pub mod v1 {
+                tonic::include_proto!("tidemill.journal.v1");
+            }
+        }
         pub mod control {
             pub mod v1 {
                 tonic::include_proto!("tidemill.control.v1");
@@ -34,5 +39,6 @@ pub mod session;
 
 pub use pb::tidemill::control::v1 as control;
 pub use pb::tidemill::driver::v1 as driver;
+pub use pb::tidemill::journal::v1 as journal;
 pub use pb::tidemill::plan::v1 as plan;
 pub use pb::tidemill::shuffle::v1 as shuffle;

@@ -21,6 +21,8 @@ pub struct ProcessCluster {
     binary: PathBuf,
     directory: Option<TempDir>,
     driver: Child,
+    /// Started after the first one.
+    drivers: u32,
     address: String,
     executors: Vec<Option<Child>>,
     settings: Vec<(String, String)>,
@@ -51,6 +53,7 @@ impl ProcessCluster {
             binary: binary.to_owned(),
             directory: Some(directory),
             driver,
+            drivers: 0,
             address,
             executors: Vec::new(),
             settings,
@@ -74,6 +77,20 @@ impl ProcessCluster {
         let (child, _) = spawn(&self.binary, directory, &name, &args, &self.settings).await?;
         self.executors.push(Some(child));
         Ok(number)
+    }
+
+    /// Kills the driver and starts another at its address. Executors come to it by themselves.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub async fn restart_driver(&mut self) -> Result<()> {
+        self.driver.kill().await?;
+        let directory = self.directory.as_ref().context("the cluster was stopped")?.path();
+        self.drivers += 1;
+        let name = format!("driver-{}", self.drivers);
+        let args = ["driver", "--bind", &self.address];
+        (self.driver, _) = spawn(&self.binary, directory, &name, &args, &self.settings).await?;
+        Ok(())
     }
 
     /// SIGKILL, and waits until the process is gone.

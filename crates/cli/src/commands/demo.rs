@@ -17,7 +17,9 @@ pub(crate) async fn demo(config: &Config, batches: Option<u64>, executors: u32) 
         ..ParseOptions::default()
     };
     let graph = parse(JOB, &options)?;
-    let cluster = LocalCluster::start(config, executors).await?;
+    let mut config = config.clone();
+    config.journal.url.clear();
+    let cluster = LocalCluster::start(&config, executors).await?;
     let client = cluster.client().await?;
     println!(
         "A driver and {executors} executors run in this process (driver at {}).",

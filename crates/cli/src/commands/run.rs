@@ -19,8 +19,18 @@ pub(crate) struct Embedded<'a> {
 }
 
 impl Embedded<'_> {
-    async fn start(self, executors: u32) -> Result<LocalCluster> {
-        Ok(LocalCluster::of_build(self.config, executors, self.registry).await?)
+    /// With the journal that the job wants. Without a job that does, there is none: opening the journal of a driver that
+    /// runs would end it.
+    async fn start(self, executors: u32, checkpoint: Option<&str>) -> Result<LocalCluster> {
+        let mut config = self.config.clone();
+        match checkpoint {
+            None => config.journal.url.clear(),
+            Some(place) if config.journal.url.is_empty() => {
+                config.journal.url = format!("{}/journal", place.trim_end_matches('/'));
+            }
+            Some(_) => {}
+        }
+        Ok(LocalCluster::of_build(&config, executors, self.registry).await?)
     }
 }
 
@@ -33,25 +43,42 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let loaded = job_file::load(job)?;
     let graph = resolve_paths(loaded.graph.clone(), &loaded.base);
-    let cluster = embedded.start(executors).await?;
+    let checkpoint = graph.options.checkpoint.as_deref();
+    let cluster = embedded.start(executors, checkpoint).await?;
     let client = cluster.client().await?;
     let options = SubmitOptions {
         batches: limits.batches,
         no_wait: limits.no_wait,
         overwrite: limits.overwrite,
     };
-    let submitted = client
-        .submit(&graph, &[], options)
-        .await
-        .map_err(|error| loaded.locate(error))?;
-    for warning in &submitted.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let job = submitted.job.to_string();
+    let job = match going_on(&client, &graph.name, checkpoint).await? {
+        Some(job) => {
+            eprintln!("{} goes on from its checkpoint, as it was submitted", graph.name);
+            job
+        }
+        None => {
+            let submitted = client.submit(&graph, &[], options).await;
+            let submitted = submitted.map_err(|error| loaded.locate(error))?;
+            for warning in &submitted.warnings {
+                eprintln!("warning: {warning}");
+            }
+            submitted.job.to_string()
+        }
+    };
     let result = follow_to_end(&client, &job, Printer::Rows(output)).await;
     let counted = print_accumulators(&client, &job, output).await;
     cluster.stop().await;
     result.and(counted)
+}
+
+/// The number of a job that the journal brought back.
+async fn going_on(client: &Client, name: &str, checkpoint: Option<&str>) -> Result<Option<String>> {
+    if checkpoint.is_none() {
+        return Ok(None);
+    }
+    let jobs = client.jobs().await?;
+    let live = jobs.iter().find(|job| job.name == name && !job.state.is_over());
+    Ok(live.map(|job| job.id.to_string()))
 }
 
 /// What the job has counted, if it has named accumulators.
@@ -89,7 +116,7 @@ pub(crate) async fn explain(embedded: Embedded<'_>, job: &JobFile, output: Outpu
 async fn explained(embedded: Embedded<'_>, job: &JobFile) -> Result<String> {
     let loaded = job_file::load(job)?;
     let graph = resolve_paths(loaded.graph.clone(), &loaded.base);
-    let cluster = embedded.start(1).await?;
+    let cluster = embedded.start(1, None).await?;
     let text = cluster
         .client()
         .await?

@@ -233,6 +233,7 @@ fn summary_value(job: &JobSummary) -> Value {
         "submitted_ms": job.submitted_ms,
         "error": job.error,
         "sources_held": job.sources_held,
+        "journal_error": job.journal_error,
     })
 }
 

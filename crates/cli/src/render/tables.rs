@@ -77,6 +77,9 @@ pub(crate) fn job(detail: &JobDetail) -> String {
     if let Some(error) = &job.error {
         text.push_str(&format!("error: {error}\n"));
     }
+    if let Some(error) = &job.journal_error {
+        text.push_str(&format!("outputs wait for the driver's journal: {error}\n"));
+    }
     if job.lost_rows > 0 {
         text.push_str(&format!("{} received rows were lost with an executor\n", job.lost_rows));
     }

@@ -12,6 +12,8 @@ pub(super) const JOB: &[&str] = &[
     "remember",
     "back_pressure",
     "max_queued_batches",
+    "checkpoint",
+    "checkpoint_interval",
     "accumulators",
     "tables",
     "broadcasts",

@@ -102,6 +102,10 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
     let remember = reader.optional(&settings, "remember", Reader::duration);
     let back_pressure = reader.optional(&settings, "back_pressure", back_pressure);
     let max_queued_batches = reader.optional(&settings, "max_queued_batches", number);
+    let checkpoint = reader.optional(&settings, "checkpoint", |reader, node, path| {
+        reader.text(node, path, "a directory or a URL")
+    });
+    let checkpoint_interval = reader.optional(&settings, "checkpoint_interval", Reader::duration);
     let accumulators = match settings.get("accumulators") {
         None => Some(Vec::new()),
         Some(node) => named(reader, node, "accumulators", "accumulator", accumulators::accumulator),
@@ -135,6 +139,8 @@ fn job(reader: &mut Reader<'_>, document: &Node) -> Option<JobGraph> {
             remember: remember?,
             back_pressure: back_pressure?.unwrap_or(defaults.back_pressure),
             max_queued_batches: max_queued_batches?.unwrap_or(defaults.max_queued_batches),
+            checkpoint: checkpoint?,
+            checkpoint_interval: checkpoint_interval?,
         },
         accumulators: accumulators::with_unnamed(accumulators?, reader),
         tables: tables?,

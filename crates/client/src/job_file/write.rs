@@ -102,6 +102,10 @@ fn options(options: &JobOptions, entries: &mut Vec<(&'static str, Value)>) {
         entries.push(("on_batch_failure", word(POLICIES, &options.on_batch_failure)));
     }
     entries.extend(options.remember.map(|remember| ("remember", duration(remember))));
+    let checkpoint = options.checkpoint.as_ref();
+    entries.extend(checkpoint.map(|place| ("checkpoint", Value::text(place))));
+    let interval = options.checkpoint_interval;
+    entries.extend(interval.map(|interval| ("checkpoint_interval", duration(interval))));
     if options.back_pressure != defaults.back_pressure {
         let pressure = options.back_pressure.map(|pressure| {
             Value::map([

@@ -5,6 +5,7 @@
 //! are spread over the partitions of a source's slot so that the order of partitions is the order of the input.
 
 mod generate;
+mod position;
 mod queue;
 mod spread;
 mod template;
@@ -31,6 +32,17 @@ use crate::text::{RangeReader, ReadOptions, text_schema};
 /// asked for again.
 pub trait InputPlanner: Send {
     fn allocate(&mut self, request: &AllocateRequest) -> Result<Allocation, Error>;
+
+    /// Where it stands behind the batch that was allocated last, for a planner in another process. Empty where the
+    /// number of the batch says it all.
+    fn position(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Goes on where a planner of the same source stood. Called before anything is allocated.
+    fn restore(&mut self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A batch that wants its input.

@@ -318,3 +318,106 @@ fn paths_that_lead_nowhere_are_found_when_the_planner_is_made() {
     ));
     assert!(matches!(fault("/a***b"), Error::InvalidGlob { .. }));
 }
+
+// === positions ===
+
+/// What the batches from `first` to the last have, one text each.
+fn rest(planner: &mut dyn InputPlanner, source: &Source, first: i64) -> Vec<String> {
+    let mut batches = Vec::new();
+    for index in first..first + 100 {
+        let allocation = planner.allocate(&request(index, 2)).unwrap();
+        batches.push(read(source, &allocation).concat().join(","));
+        if allocation.exhausted {
+            break;
+        }
+    }
+    batches
+}
+
+/// After every batch, a planner that goes on from the position of another gives what that one would have given.
+fn goes_on_from_every_position(source: &Source) {
+    let all = rest(&mut *new_planner(source), source, 1);
+    let mut planner = new_planner(source);
+    for index in 1..=i64::try_from(all.len()).unwrap() {
+        planner.allocate(&request(index, 2)).unwrap();
+        let mut later = new_planner(source);
+        later.restore(&planner.position()).unwrap();
+        assert_eq!(later.position(), planner.position(), "after batch {index}");
+        let expected = match usize::try_from(index).unwrap() {
+            // Nothing is left, which is said again.
+            index if index == all.len() => vec![String::new()],
+            index => all[index..].to_vec(),
+        };
+        assert_eq!(rest(&mut *later, source, index + 1), expected, "after batch {index}");
+    }
+}
+
+#[test]
+fn every_bounded_source_goes_on_behind_the_last_batch() {
+    let dir = tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).unwrap();
+    write("1.txt", b"a\r\nb\nc");
+    write("2.txt", b"");
+    write("3.txt.gz", &{
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, b"d\n\nf\ng\n").unwrap();
+        encoder.finish().unwrap()
+    });
+    write("4.txt", b"h\n");
+    let glob = text(&dir.path().join("*"));
+    goes_on_from_every_position(&text_file(&glob, Some(1)));
+    goes_on_from_every_position(&text_file(&glob, Some(2)));
+    goes_on_from_every_position(&text_file(&glob, None));
+    goes_on_from_every_position(&Source::TextFiles(tidemill_dstream::TextFilesSource {
+        dir: text(dir.path()),
+        new_files_only: false,
+        remember: Duration::from_secs(60),
+        files_per_batch: Some(1),
+    }));
+    let lines = |line: &str| QueueItem::Lines(vec![line.to_owned()]);
+    goes_on_from_every_position(&Source::Queue(vec![lines("a"), lines("b"), lines("c")]));
+}
+
+#[test]
+fn a_file_that_has_changed_before_its_position_is_not_gone_on_with() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("a.txt");
+    fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    let source = text_file(&text(&path), Some(2));
+    let mut planner = new_planner(&source);
+    planner.allocate(&request(1, 1)).unwrap();
+    let position = planner.position();
+    fs::write(&path, "one\n2\nthree\n").unwrap();
+    let error = new_planner(&source).restore(&position).unwrap_err();
+    assert!(error.to_string().ends_with("a.txt has changed"), "{error}");
+    let mut later = new_planner(&text_file(&text(&dir.path().join("*")), Some(2)));
+    fs::remove_file(&path).unwrap();
+    assert!(later.restore(&position).is_err(), "the file is opened");
+}
+
+#[test]
+fn a_damaged_position_is_an_error() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("a.txt"), "one\ntwo\n").unwrap();
+    let source = text_file(&text(&dir.path().join("a.txt")), Some(1));
+    let mut planner = new_planner(&source);
+    planner.allocate(&request(1, 1)).unwrap();
+    let position = planner.position();
+    for length in 0..position.len() {
+        assert!(new_planner(&source).restore(&position[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn positions_have_these_bytes_for_ever() {
+    let written = position::Writer::new(2)
+        .text("a")
+        .number(4)
+        .number(1)
+        .text("b")
+        .finish();
+    let golden = [
+        2, 1, 0, 0, 0, 0, 0, 0, 0, b'a', 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'b',
+    ];
+    assert_eq!(written, golden);
+}

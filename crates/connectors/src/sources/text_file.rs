@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use memchr::memchr_iter;
 use tidemill_dstream::{FilePart, TextFileSource};
 
+use super::position::{self, Reader, Writer};
 use super::spread::{self, InputFile, Piece, human_bytes};
 use super::{AllocateRequest, Allocation, InputPlanner};
 use crate::Error;
@@ -17,6 +18,10 @@ use crate::text::{Codec, TextInput};
 
 /// Bytes that the scanner reads at once.
 const SCAN_BYTES: u64 = 1 << 20;
+
+/// Layouts of positions.
+const LAYOUT_DONE: u8 = 1;
+const LAYOUT_NEXT: u8 = 2;
 
 pub(super) struct TextFilePlanner {
     path: String,
@@ -108,6 +113,52 @@ impl InputPlanner for TextFilePlanner {
             None => Ok(self.allocate_all(request)),
             Some(lines) => self.allocate_lines(lines, request),
         }
+    }
+
+    /// The file that comes next and how much of it is allocated, and the last file; or that nothing comes.
+    fn position(&self) -> Vec<u8> {
+        let scan = self.scan.as_ref().map(|scan| (&scan.file, scan.allocated));
+        let Some((next, at)) = scan.or_else(|| Some((self.files.front()?, Position::default()))) else {
+            return Writer::new(LAYOUT_DONE).finish();
+        };
+        let last = self.files.back().unwrap_or(next);
+        Writer::new(LAYOUT_NEXT)
+            .text(&next.path)
+            .number(at.bytes)
+            .number(at.lines)
+            .text(&last.path)
+            .finish()
+    }
+
+    fn restore(&mut self, position: &[u8]) -> Result<(), Error> {
+        let (layout, mut reader) = Reader::new(position)?;
+        if layout == LAYOUT_DONE {
+            self.files.clear();
+            return Ok(());
+        }
+        if layout != LAYOUT_NEXT {
+            return Err(position::damaged());
+        }
+        let (next, bytes, lines, last) = (reader.text()?, reader.number()?, reader.number()?, reader.text()?);
+        // By name, as they are listed. Files that have come since behind the last one are of no concern.
+        let wanted = Path::new(&next)..=Path::new(&last);
+        self.files.retain(|file| wanted.contains(&Path::new(&file.path)));
+        let changed = |what: &str| Error::Position {
+            reason: format!("{next} {what}"),
+        };
+        let Some(file) = self.files.front().filter(|file| file.path == next) else {
+            return Err(changed("is not there any more"));
+        };
+        if lines > 0 {
+            let mut scan = Scan::open(file)?;
+            scan.advance(lines)?;
+            if (scan.allocated.bytes, scan.allocated.lines) != (bytes, lines) {
+                return Err(changed("has changed"));
+            }
+            self.scan = Some(scan);
+            self.files.pop_front();
+        }
+        Ok(())
     }
 }
 

@@ -20,10 +20,15 @@ use std::{fs, io};
 use tidemill_dstream::TextFilesSource;
 use tidemill_types::BatchTime;
 
+use super::position::{self, Reader, Writer};
 use super::spread::{self, InputFile, human_bytes};
 use super::text_file::{expand, is_glob};
 use super::{AllocateRequest, Allocation, InputPlanner};
 use crate::Error;
+
+/// Layouts of positions.
+const LAYOUT_SELECTED: u8 = 1;
+const LAYOUT_BACKLOG: u8 = 2;
 
 pub(super) struct TextFilesPlanner {
     dir: String,
@@ -35,7 +40,12 @@ pub(super) struct TextFilesPlanner {
     selected: HashMap<String, BatchTime>,
     /// What is left of the only listing of a run that does not wait for the clock.
     backlog: Option<VecDeque<Candidate>>,
+    /// The time and the name of the last file that was taken of it.
+    taken: (i64, String),
 }
+
+/// The time and the name of no file.
+const BEFORE_ALL: (i64, String) = (i64::MIN, String::new());
 
 /// A file in the watched directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +71,7 @@ impl TextFilesPlanner {
             files_per_batch: source.files_per_batch,
             selected: HashMap::new(),
             backlog: None,
+            taken: BEFORE_ALL,
         })
     }
 
@@ -89,12 +100,21 @@ impl TextFilesPlanner {
     fn take_backlog(&mut self) -> Result<Vec<Candidate>, Error> {
         let backlog = match &mut self.backlog {
             Some(backlog) => backlog,
-            none => none.insert(list(&self.dir)?.into()),
+            none => {
+                let mut files = list(&self.dir)?;
+                let (modified_ms, path) = &self.taken;
+                files.retain(|file| (file.modified_ms, &file.path) > (*modified_ms, path));
+                none.insert(files.into())
+            }
         };
         let count = self
             .files_per_batch
             .map_or(backlog.len(), |files| files.max(1) as usize);
-        Ok(backlog.drain(..count.min(backlog.len())).collect())
+        let files: Vec<Candidate> = backlog.drain(..count.min(backlog.len())).collect();
+        if let Some(last) = files.last() {
+            self.taken = (last.modified_ms, last.path.clone());
+        }
+        Ok(files)
     }
 }
 
@@ -127,6 +147,39 @@ impl InputPlanner for TextFilesPlanner {
             exhausted,
             description,
         })
+    }
+
+    /// The files that must not be taken again; of a listing that is taken in order, the last one.
+    fn position(&self) -> Vec<u8> {
+        if self.backlog.is_some() {
+            let (modified_ms, path) = &self.taken;
+            return Writer::new(LAYOUT_BACKLOG)
+                .number(modified_ms.cast_unsigned())
+                .text(path)
+                .finish();
+        }
+        let mut selected: Vec<_> = self.selected.iter().collect();
+        selected.sort_unstable();
+        let writer = Writer::new(LAYOUT_SELECTED).number(selected.len() as u64);
+        let all = selected.into_iter().fold(writer, |writer, (path, batch)| {
+            writer.text(path).number(batch.0.cast_unsigned())
+        });
+        all.finish()
+    }
+
+    fn restore(&mut self, position: &[u8]) -> Result<(), Error> {
+        let (layout, mut reader) = Reader::new(position)?;
+        match layout {
+            LAYOUT_BACKLOG => self.taken = (reader.number()?.cast_signed(), reader.text()?),
+            LAYOUT_SELECTED => {
+                for _ in 0..reader.number()? {
+                    let (path, batch) = (reader.text()?, reader.number()?.cast_signed());
+                    self.selected.insert(path, BatchTime(batch));
+                }
+            }
+            _ => return Err(position::damaged()),
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,19 @@ impl LoadedBroadcast {
         })
     }
 
+    /// A value that was encoded before.
+    pub(crate) fn of_value(shape: Shape, value: Bytes) -> Result<Self, String> {
+        let decoded = BroadcastValue::decode(shape, Buffer::from(value.clone()));
+        let decoded = decoded.map_err(|error| error.to_string())?;
+        Ok(Self {
+            shape,
+            schema: decoded.schema(),
+            rows: decoded.rows().num_rows() as u64,
+            manifest: Manifest::of(&value),
+            value,
+        })
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.manifest.bytes
     }

@@ -27,6 +27,7 @@ pub(crate) use self::load::{LoadedBroadcast, forget_inline, load, load_all, no_r
 pub(crate) use self::shelf::{Shelf, Shelved};
 pub(crate) use self::watch::watch;
 use crate::event_loop::EventLoop;
+use crate::journal;
 
 /// A broadcast variable of a job.
 #[derive(Debug)]
@@ -228,6 +229,7 @@ impl EventLoop {
             broadcast,
             version,
         };
+        self.record_of(job, |_| journal::broadcast_updated(job, broadcast, Some(&loaded)));
         let shelved = self.shelf.put(key, loaded);
         let offer = shelved.offer(key);
         if let Some(record) = self.broadcast_record(job, broadcast) {
@@ -409,6 +411,15 @@ impl EventLoop {
         )))
     }
 
+    pub(crate) fn destroy_broadcast(&mut self, job: JobId, broadcast: BroadcastId) {
+        if let Some(record) = self.broadcast_record(job, broadcast) {
+            record.destroyed = true;
+            "it was destroyed".clone_into(&mut record.warning);
+        }
+        // What batches on their way still name is dropped after them.
+        self.schedule(SchedulerEvent::BroadcastDestroyed { job, broadcast });
+    }
+
     /// Drops a value from the executors' memory, or for ever.
     pub(crate) fn give_up_broadcast(&mut self, job: &str, name: &str, destroy: bool) -> Result<(), Status> {
         let (job, broadcast) = self.find_broadcast(job, name)?;
@@ -419,11 +430,9 @@ impl EventLoop {
             return Err(destroyed(name));
         }
         if destroy {
-            record.destroyed = true;
-            "it was destroyed".clone_into(&mut record.warning);
             info!(%job, broadcast = name, "broadcast variable destroyed");
-            // What batches on their way still name is dropped after them.
-            self.schedule(SchedulerEvent::BroadcastDestroyed { job, broadcast });
+            self.record_of(job, |_| journal::broadcast_updated(job, broadcast, None));
+            self.destroy_broadcast(job, broadcast);
             return Ok(());
         }
         record.held.clear();

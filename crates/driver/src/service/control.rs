@@ -37,6 +37,7 @@ pub(crate) struct ControlHandler {
     pub(crate) generation: Generation,
     pub(crate) registry: Registry,
     pub(crate) submissions: AtomicU64,
+    pub(crate) has_journal: bool,
 }
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -111,6 +112,7 @@ impl ControlHandler {
         Ok(Prepared {
             graph,
             compiled,
+            partitions,
             table_data,
             tables: loaded,
             broadcasts,
@@ -166,6 +168,7 @@ const MAX_DEFAULT_PARTITIONS: u32 = 64;
 struct Prepared {
     graph: JobGraph,
     compiled: CompiledJob,
+    partitions: u32,
     table_data: Vec<tidemill_engine::TableData>,
     tables: Vec<tables::LoadedTable>,
     broadcasts: Vec<broadcasts::LoadedBroadcast>,
@@ -246,6 +249,14 @@ impl ControlService for ControlHandler {
             Vec::new()
         };
         faults.extend(check_save_directories(&prepared.graph));
+        if prepared.graph.options.checkpoint.is_some() && !self.has_journal {
+            let fault = Diagnostic::new(
+                None,
+                "checkpoint",
+                "the driver keeps no journal, so no job can outlive it",
+            );
+            faults.push(fault.hint("start the driver with journal.url set, or use `tidemill run`"));
+        }
         if !faults.is_empty() {
             return Err(refused(&Diagnostics(faults)));
         }
@@ -253,11 +264,13 @@ impl ControlService for ControlHandler {
         let submission = Box::new(Submission {
             graph: prepared.graph,
             compiled: Arc::new(prepared.compiled),
+            partitions: prepared.partitions,
             tables: prepared.tables,
             table_data: prepared.table_data,
             broadcasts: prepared.broadcasts,
             options,
             attached: prepared.attached,
+            past: None,
         });
         let job = self.ask(|reply| Control::Submit { submission, reply }).await??;
         Ok(Response::new(control::SubmitJobResponse { job: job.0, warnings }))

@@ -81,6 +81,26 @@ impl Ledger {
         states.map(|(plan, state)| state.read(&plan.kind, native)).collect()
     }
 
+    /// A ledger of states that were kept, in the order of the plan.
+    ///
+    /// # Errors
+    /// They are not those of the plan.
+    pub fn of_states(
+        plans: &[AccumulatorPlan],
+        states: Vec<AccumulatorState>,
+        native: &dyn NativeMerge,
+    ) -> Result<Self, MergeFault> {
+        if states.len() != plans.len() {
+            return Err(MergeFault {
+                accumulator: plans.last().map_or_else(String::new, |plan| plan.name.clone()),
+                reason: format!("{} states were kept of {} accumulators", states.len(), plans.len()),
+            });
+        }
+        // Merging finds a state of another kind.
+        let kept = Self { states };
+        Self::zero(plans).with(plans, &kept, native)
+    }
+
     /// The states, in the order of the plan.
     #[must_use]
     pub fn states(&self) -> &[AccumulatorState] {

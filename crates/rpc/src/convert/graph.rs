@@ -63,6 +63,8 @@ impl From<&JobOptions> for plan::JobOptions {
             remember_ms: options.remember.map(to_millis),
             back_pressure: options.back_pressure.as_ref().map(Into::into),
             max_queued_batches: options.max_queued_batches,
+            checkpoint: options.checkpoint.clone(),
+            checkpoint_interval_ms: options.checkpoint_interval.map(to_millis),
         }
     }
 }
@@ -86,6 +88,8 @@ impl TryFrom<plan::JobOptions> for JobOptions {
             remember: options.remember_ms.map(Duration::from_millis),
             back_pressure: options.back_pressure.map(Into::into),
             max_queued_batches: options.max_queued_batches,
+            checkpoint: options.checkpoint,
+            checkpoint_interval: options.checkpoint_interval_ms.map(Duration::from_millis),
         })
     }
 }

@@ -210,17 +210,23 @@ fn options() -> impl Strategy<Value = JobOptions> {
         policy,
         option::of(duration()),
         pressure,
+        option::of(text()),
+        option::of(duration()),
     )
         .prop_map(
-            |(partitions, numbers, on_batch_failure, remember, back_pressure)| JobOptions {
-                partitions,
-                weight: numbers[0],
-                max_attempts: numbers[1],
-                concurrent_batches: numbers[2],
-                on_batch_failure,
-                remember,
-                back_pressure,
-                max_queued_batches: numbers[3],
+            |(partitions, numbers, on_batch_failure, remember, back_pressure, checkpoint, checkpoint_interval)| {
+                JobOptions {
+                    partitions,
+                    weight: numbers[0],
+                    max_attempts: numbers[1],
+                    concurrent_batches: numbers[2],
+                    on_batch_failure,
+                    remember,
+                    back_pressure,
+                    max_queued_batches: numbers[3],
+                    checkpoint,
+                    checkpoint_interval,
+                }
             },
         )
 }

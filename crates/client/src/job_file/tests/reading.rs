@@ -124,7 +124,7 @@ fn settings_of_the_job_and_of_tables_read() {
     let graph = read(
         "name: a\nbatch_interval: 1m 30s\npartitions: 8\nweight: 2\nmax_attempts: 3\nconcurrent_batches: 4\n\
          on_batch_failure: skip\nremember: 5m\nback_pressure: {integral: 0.5}\n\
-         max_queued_batches: 7\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
+         max_queued_batches: 7\ncheckpoint: cp\ncheckpoint_interval: 20s\ntables: {users: {file: users.csv, format: csv, reload: 30s}}\n\
          streams: {lines: {source: {text_file: {path: a.txt}}}}\noutputs: [{print: {from: lines}}]\n",
     );
     assert_eq!(graph.batch_interval, Duration::from_secs(90));
@@ -142,6 +142,8 @@ fn settings_of_the_job_and_of_tables_read() {
                 ..BackPressure::default()
             }),
             max_queued_batches: 7,
+            checkpoint: Some("cp".to_owned()),
+            checkpoint_interval: Some(Duration::from_secs(20)),
         }
     );
     let table = &graph.tables[0];
@@ -408,7 +410,7 @@ outputs:
             "line 1: nme: unknown key `nme` (did you mean `name`?)",
             "line 3: checkpoints: unknown key `checkpoints` (known: name, batch_interval, partitions, weight, \
              max_attempts, concurrent_batches, on_batch_failure, remember, back_pressure, max_queued_batches, \
-             accumulators, tables, broadcasts, streams, outputs)",
+             checkpoint, checkpoint_interval, accumulators, tables, broadcasts, streams, outputs)",
             "line 1: `name` is missing",
             "line 2: batch_interval: `10` has no unit (write 10s for seconds, 10ms for milliseconds)",
             "line 6: streams.tweets.source.socket_txt: unknown source `socket_txt` (did you mean `socket_text`?)",

@@ -174,17 +174,22 @@ fn graph() -> impl Strategy<Value = JobGraph> {
         policy,
         option::of(duration()),
         pressure,
+        (option::of(text()), option::of(duration())),
     )
-        .prop_map(|(partitions, numbers, policy, remember, back_pressure)| JobOptions {
-            partitions,
-            weight: numbers[0].into(),
-            max_attempts: numbers[1].into(),
-            concurrent_batches: numbers[2].into(),
-            on_batch_failure: policy,
-            remember,
-            back_pressure,
-            max_queued_batches: numbers[3].into(),
-        });
+        .prop_map(
+            |(partitions, numbers, policy, remember, back_pressure, checkpoint)| JobOptions {
+                partitions,
+                weight: numbers[0].into(),
+                max_attempts: numbers[1].into(),
+                concurrent_batches: numbers[2].into(),
+                on_batch_failure: policy,
+                remember,
+                back_pressure,
+                max_queued_batches: numbers[3].into(),
+                checkpoint: checkpoint.0,
+                checkpoint_interval: checkpoint.1,
+            },
+        );
     let accumulators = btree_map(text(), accumulator(), 0..4).prop_map(|accumulators| {
         let named = accumulators.into_iter();
         named

@@ -227,3 +227,16 @@ fn files_are_dealt_out_to_the_partitions_from_another_one_each_batch() {
     (request.batch, request.index) = (BatchTime(120_000), 12);
     assert_eq!(filled(watched.planner.allocate(&request).unwrap()), [1, 0], "batch 12");
 }
+
+#[test]
+fn files_that_were_taken_before_a_restart_are_not_taken_again() {
+    let mut watched = Watched::new(100, true);
+    watched.create("a", 105.0);
+    assert_eq!(watched.batch(110), ["a"]);
+    let position = watched.planner.position();
+    watched.create("b", 115.0);
+    let source = source(&text(watched.dir.path()), true);
+    watched.planner = TextFilesPlanner::new(&source, BatchTime(100_000)).unwrap();
+    watched.planner.restore(&position).unwrap();
+    assert_eq!(watched.batch(120), ["b"]);
+}
