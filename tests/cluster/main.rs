@@ -1,6 +1,7 @@
 //! The real binary: separate processes that are started, killed and looked at.
 
 mod command_line;
+mod durable;
 mod kills;
 mod memory;
 mod usage;

@@ -17,7 +17,7 @@ pub enum Error {
     Journal {
         url: String,
         #[source]
-        source: tidemill_journal::Error,
+        source: Box<tidemill_journal::Error>,
     },
     #[error("record {sequence} of the journal cannot be read by this build: {reason}")]
     Record { sequence: u64, reason: String },

@@ -57,7 +57,7 @@ pub async fn start(options: Options) -> Result<Driver, Error> {
         "" => None,
         url => Some(tidemill_journal::open(url).await.map_err(|source| Error::Journal {
             url: url.to_owned(),
-            source,
+            source: Box::new(source),
         })?),
     };
     serve(options, listener, journal).await

@@ -84,7 +84,7 @@ pub enum Keeps {
     Nothing,
     /// Something that can be made again of what they read.
     Derived,
-    /// State under a name: a batch needs that of the batch before it, and it is nowhere else.
+    /// State under a name: a batch needs that of the batch before it. Of a job with a checkpoint it is saved.
     State { name: String },
 }
 

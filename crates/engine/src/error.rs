@@ -32,6 +32,12 @@ pub enum Error {
     Plan(#[from] DataFusionError),
     #[error("function `{name}` cannot be registered: {reason}")]
     Function { name: String, reason: &'static str },
+    #[error("it is another state: {found}, where `{name}` is {expected}")]
+    SavedState {
+        name: String,
+        found: String,
+        expected: String,
+    },
     #[error("bytes are damaged")]
     Damaged,
     #[error("record batches cannot be encoded or decoded")]
@@ -44,7 +50,7 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::TableFile { .. } => FailureKind::External,
-            Self::TableFormat { .. } | Self::Function { .. } => FailureKind::User,
+            Self::TableFormat { .. } | Self::Function { .. } | Self::SavedState { .. } => FailureKind::User,
             Self::TemplateVersion { .. } | Self::Template(_) | Self::Plan(_) | Self::Damaged | Self::Ipc(_) => {
                 FailureKind::Internal
             }

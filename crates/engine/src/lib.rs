@@ -69,12 +69,13 @@ pub use compile::{CompileOptions, CompiledJob, compile, explain};
 pub use datafusion::logical_expr::AggregateUDF;
 pub use error::Error;
 pub use ipc::{decode_ipc, encode_ipc};
-pub use memory::{TaskMemories, TaskMemory};
+pub use memory::{StateHere, TaskMemories, TaskMemory};
 pub use partitioner::Partitioner;
 pub use registry::{
     Accumulator, BatchContext, BatchStream, BoxError, Determinism, Foreach, ForeachBatch, MapPartitions, Registry,
     RegistryBuilder, StateBatch, StateUpdate, Transform,
 };
+pub use state::StateVersion;
 pub use tables::{TableData, load_table};
 pub use template::{TaskStream, Template};
 pub use tidemill_dstream::accumulator::Scalar;

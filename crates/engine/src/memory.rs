@@ -7,7 +7,8 @@
 //! Ownership: a [`TaskMemory`] is one partition's; a task holds an entry's lock while it changes it, so a partition's
 //! batches go one after the other, and what is locked does not give way.
 //!
-//! Failure: state whose file is lost is gone, for it is nowhere else: [`Slot::kept`] says so, and every later batch fails.
+//! Failure: state whose file is lost is gone: [`Slot::kept`] says so, and every later batch fails until a saved one is put in
+//! its place.
 
 use std::any::Any;
 use std::cmp::Reverse;
@@ -20,14 +21,33 @@ use parking_lot::Mutex;
 use tidemill_storage::{Charge, MemoryBudget, MemoryKind, Reclaim, SpillDir};
 use tidemill_types::{FailureKind, JobId, SlotId, StageId, TaskFailure};
 
+use crate::state::Versions;
+
 /// The memory of one partition of one stage of one job, held by its executor and given to the partition's task of every
 /// batch. Each operator that keeps something has an entry.
 #[derive(Default)]
 pub struct TaskMemory {
     entries: Mutex<HashMap<MemoryKey, Entry>>,
+    /// Those of the state, for whoever does not wait for a task that is at work on it.
+    versions: Arc<Mutex<Versions>>,
+    /// Windows do without their indexes.
+    state_only: bool,
     home: Option<Arc<Home>>,
     /// When it was last used, by the clock of its home.
     touched: AtomicU64,
+}
+
+/// What there is of the state that a batch has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateHere {
+    /// No state at all.
+    Nothing,
+    /// That of another batch.
+    Another,
+    /// State that was on disk and cannot be read.
+    Lost,
+    /// A task can go on with it.
+    Here,
 }
 
 /// What an entry belongs to.
@@ -101,7 +121,7 @@ impl Slot {
             Place::Nothing => Ok(None),
             Place::Memory(kept) => Ok(Some(kept.as_mut())),
             Place::Lost(reason) => {
-                let message = format!("state that was on disk is lost, and it is nowhere else: {reason}");
+                let message = format!("state that was on disk is lost: {reason}");
                 Err(external(TaskFailure::new(FailureKind::External, message)))
             }
             Place::Files(..) => datafusion::common::internal_err!("state that was read is not there"),
@@ -127,6 +147,10 @@ impl Slot {
         }
         charge.resize(bytes);
         Ok(())
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self.place, Place::Lost(_))
     }
 
     fn size(&self) -> usize {
@@ -190,6 +214,51 @@ impl TaskMemory {
             }))
         };
         Arc::clone(self.entries.lock().entry(key).or_insert_with(slot))
+    }
+
+    /// The place of the index of a window whose panes come by `slot`, if windows have one here.
+    pub(crate) fn index(&self, slot: SlotId) -> Option<Entry> {
+        (!self.state_only).then(|| self.entry(MemoryKey::Window(slot)))
+    }
+
+    pub(crate) fn versions(&self) -> Arc<Mutex<Versions>> {
+        Arc::clone(&self.versions)
+    }
+
+    /// Its state alone: for a task that makes again what an earlier batch has left, which must not have the windows'
+    /// indexes go back.
+    #[must_use]
+    pub fn state_only(&self) -> Arc<Self> {
+        let state = self.entry(MemoryKey::State);
+        Arc::new(Self {
+            entries: Mutex::new(HashMap::from([(MemoryKey::State, state)])),
+            versions: Arc::clone(&self.versions),
+            state_only: true,
+            ..Self::default()
+        })
+    }
+
+    /// Puts a state here that is that of a batch.
+    pub(crate) fn put_state(&self, index: i64, kept: Box<dyn Kept>) -> Result<()> {
+        let entry = self.entry(MemoryKey::State);
+        let mut slot = entry.lock();
+        slot.put(kept);
+        *self.versions.lock() = Versions::loaded(index);
+        slot.settle()
+    }
+
+    /// What is here of the state that a batch has left. It does not wait for a task that is at work on the state.
+    #[must_use]
+    pub fn state_here(&self, index: i64) -> StateHere {
+        let entry = self.entries.lock().get(&MemoryKey::State).cloned();
+        let lost = entry.is_some_and(|entry| entry.try_lock().is_some_and(|slot| slot.is_lost()));
+        let versions = *self.versions.lock();
+        match versions.find(index) {
+            _ if lost => StateHere::Lost,
+            Some(_) => StateHere::Here,
+            None if versions == Versions::default() => StateHere::Nothing,
+            None => StateHere::Another,
+        }
     }
 
     /// Bytes held in memory by what no task is changing at this moment.

@@ -119,7 +119,7 @@ fn by_pinned_hash(state: &StateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         return Ok(None);
     }
     let exchange = RepartitionExec::try_new(Arc::clone(input), Partitioning::Hash(state.keys(), partitions))?;
-    let spec = Arc::new(state.spec().clone());
+    let spec = Arc::clone(state.spec());
     Ok(Some(Arc::new(StateExec::new(
         spec,
         Arc::new(exchange),

@@ -39,6 +39,7 @@ use crate::partitioner::Partitioner;
 use crate::registry::Registry;
 use crate::session;
 use crate::slot_scan::SlotScanExec;
+use crate::state::{StateExec, StateSpec};
 use crate::workspace::Workspace;
 
 /// Raised with every change of the bytes, our own nodes' included.
@@ -236,6 +237,20 @@ impl Template {
     #[must_use]
     pub fn partitioner(&self, key: TaskKey) -> Option<Partitioner> {
         Partitioner::new(&self.inner.spread, key)
+    }
+
+    /// What its state operator was told, if it has one.
+    pub(crate) fn state(&self) -> Option<Arc<StateSpec>> {
+        let mut spec = None;
+        // The closure never fails.
+        let _ = self.inner.plan.apply(|node| {
+            let Some(state) = node.downcast_ref::<StateExec>() else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            spec = Some(Arc::clone(state.spec()));
+            Ok(TreeNodeRecursion::Stop)
+        });
+        spec
     }
 
     /// The plan, one operator a line.

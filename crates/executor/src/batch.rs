@@ -8,7 +8,7 @@ use tidemill_dstream::InputItem;
 use tidemill_dstream::plan::SlotKind;
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{DatasetKey, DueMark, ShuffleReady, Stowed, VersionKey};
-use tidemill_types::{Attempt, BlockId, ExecutorId, StageId, TaskKey};
+use tidemill_types::{Attempt, BlockId, ExecutorId, RoutingVersion, StageId, TaskKey};
 
 use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
@@ -23,6 +23,8 @@ pub(crate) enum Need {
     Block(BlockId),
     /// The state that the task of an earlier batch of the same partition leaves.
     State(TaskKey),
+    /// The same, which is saved and is loaded.
+    SavedState(TaskKey),
     /// A version of a broadcast variable.
     Broadcast(VersionKey),
 }
@@ -34,6 +36,8 @@ pub(crate) struct BatchRun {
     pub(crate) reports: Vec<wire::TaskReport>,
     /// What its tasks come to is reported at once: the driver has to run some of them again, and others wait for these.
     pub(crate) prompt: bool,
+    /// With which it was launched last.
+    pub(crate) routing: RoutingVersion,
 }
 
 pub(crate) struct TaskRun {
@@ -63,6 +67,7 @@ impl BatchRun {
             tasks: BTreeMap::new(),
             reports: Vec::new(),
             prompt: false,
+            routing: launch.routing,
         }
     }
 

@@ -63,6 +63,18 @@ pub(crate) enum Event {
         key: VersionKey,
         result: Option<Result<(), String>>,
     },
+    /// Who saves states: that of a task is in the checkpoint, with the size of its file, or why it is not.
+    StateSaved {
+        epoch: u64,
+        task: TaskKey,
+        result: Result<u64, String>,
+    },
+    /// Who loads saved states: that of a task is here.
+    StateLoaded {
+        epoch: u64,
+        task: TaskKey,
+        result: Result<(), TaskFailure>,
+    },
     /// The block store: something is gone before its time.
     Gone { epoch: u64, what: Stowed, why: Gone },
     /// A sender: a map output that was kept is lost.

@@ -9,7 +9,9 @@ use tidemill_rpc::driver::attach_response::Command;
 use tidemill_rpc::driver::{self as wire, AttachRequest, AttachResponse, Registered};
 use tidemill_rpc::session::{Inbox, Outbox};
 use tidemill_storage::{ShuffleReady, VersionKey};
-use tidemill_types::{BatchTime, ExecutorId, Generation, Incarnation, JobId, ReceiverId, TaskAttempt, TaskFailure};
+use tidemill_types::{
+    BatchTime, ExecutorId, Generation, Incarnation, JobId, ReceiverId, TaskAttempt, TaskFailure, TaskKey,
+};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -48,6 +50,8 @@ pub(crate) struct EventLoop {
     pub(crate) receivers: Receivers,
     /// Versions of broadcast variables that are on their way.
     pub(crate) collecting: HashMap<VersionKey, AbortHandle>,
+    /// Saved states that are on their way, by the tasks that have left them.
+    pub(crate) loading: HashSet<TaskKey>,
 }
 
 /// The control channel.
@@ -160,6 +164,16 @@ impl EventLoop {
                     self.on_broadcast_collected(key, result);
                 }
             }
+            Event::StateSaved { epoch, task, result } => {
+                if epoch == self.epoch {
+                    self.on_state_saved(task, result);
+                }
+            }
+            Event::StateLoaded { epoch, task, result } => {
+                if epoch == self.epoch {
+                    self.on_state_loaded(task, result);
+                }
+            }
             Event::Heartbeat => self.send_heartbeat(),
         }
     }
@@ -196,6 +210,7 @@ impl EventLoop {
         self.waiting.clear();
         self.complete.clear();
         self.refused.clear();
+        self.loading.clear();
         self.queue = ReadyQueue::new(self.options.slots);
         self.receivers.abort(|_| true);
         self.collecting.drain().for_each(|(_, collector)| collector.abort());

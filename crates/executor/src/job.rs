@@ -10,6 +10,8 @@ use tidemill_engine::{RecordBatch, Registry, Template, decode_ipc};
 use tidemill_rpc::driver as wire;
 use tidemill_types::{DatasetId, Generation, JobId, Medium, OutputId, StageId, StreamId, TaskFailure};
 
+use crate::saved::Checkpoint;
+
 /// Tables by name and version.
 type Tables = HashMap<(String, u32), Arc<[RecordBatch]>>;
 
@@ -20,6 +22,8 @@ pub(crate) struct InstalledJob {
     pub(crate) weight: u32,
     pub(crate) generation: Generation,
     pub(crate) plan: JobPlan,
+    /// Where its state is saved; `None`: it is not.
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// The functions that it may call.
     pub(crate) registry: Registry,
     templates: HashMap<StageId, Template>,
@@ -39,6 +43,10 @@ impl InstalledJob {
                 install.templates.len()
             ));
         }
+        let checkpoint = match install.checkpoint.as_str() {
+            "" => None,
+            place => Some(Checkpoint::parse(place)?),
+        };
         let mut templates = HashMap::new();
         for (stage, bytes) in plan.stages.iter().zip(&install.templates) {
             let template = Template::decode(bytes, &registry)
@@ -51,6 +59,7 @@ impl InstalledJob {
             weight: install.weight,
             generation: Generation(install.generation),
             plan,
+            checkpoint,
             registry,
             templates,
             tables: RwLock::default(),

@@ -25,10 +25,6 @@ pub(crate) struct Launch {
     pub(crate) broadcasts: Vec<(BroadcastId, u32)>,
     pub(crate) absent: Vec<BatchTime>,
     pub(crate) forget_blocks: Vec<BlockId>,
-    /// The state that its tasks leave is saved.
-    pub(crate) save_state: bool,
-    /// Saved states, by the batch that has left them.
-    pub(crate) state_bases: Vec<(StageId, BatchTime)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +34,10 @@ pub(crate) struct TaskLaunch {
     pub(crate) attempt: Attempt,
     pub(crate) inputs: Vec<TaskInput>,
     pub(crate) only_targets: Vec<u32>,
+    /// The state that it leaves is saved.
+    pub(crate) save_state: bool,
+    /// The batch of which its stage's state is saved.
+    pub(crate) saved_state: Option<BatchTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,11 +52,19 @@ impl TryFrom<wire::LaunchBatch> for Launch {
 
     fn try_from(launch: wire::LaunchBatch) -> Result<Self, convert::Error> {
         let job = JobId(launch.job);
+        let of_launch = |task: wire::TaskLaunch| {
+            let base = launch.state_bases.iter().find(|base| base.stage == task.stage);
+            Ok(TaskLaunch {
+                save_state: launch.save_state,
+                saved_state: base.map(|base| BatchTime(base.batch_time_ms)),
+                ..task_launch(job, task)?
+            })
+        };
         let tasks = launch
             .tasks
             .into_iter()
-            .map(|task| task_launch(job, task))
-            .collect::<Result<_, _>>()?;
+            .map(of_launch)
+            .collect::<Result<_, convert::Error>>()?;
         Ok(Self {
             job,
             plan: PlanVersion(launch.plan_version),
@@ -88,12 +96,6 @@ impl TryFrom<wire::LaunchBatch> for Launch {
                 .into_iter()
                 .map(|block| block_id(job, &block))
                 .collect(),
-            save_state: launch.save_state,
-            state_bases: launch
-                .state_bases
-                .into_iter()
-                .map(|base| (StageId(base.stage), BatchTime(base.batch_time_ms)))
-                .collect(),
         })
     }
 }
@@ -117,6 +119,8 @@ fn task_launch(job: JobId, task: wire::TaskLaunch) -> Result<TaskLaunch, convert
         attempt: Attempt(task.attempt),
         inputs: task.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
         only_targets: task.only_targets,
+        save_state: false,
+        saved_state: None,
     })
 }
 

@@ -6,6 +6,8 @@
 //! - Tasks run on a pool of their own, one thread for each slot, apart from the I/O runtime: heartbeats never wait for a
 //!   sort.
 //!
+//! - State by key is saved in the job's checkpoint and loaded from there, off the task threads ([`saved`]).
+//!
 //! ```text
 //!  LaunchBatch ─► tasks wait for their inputs ─► ready queue ─► slots ─► frames to peers / datasets / outputs
 //!                  ▲ shuffle complete                              │
@@ -36,6 +38,7 @@ mod push;
 mod queue;
 mod receiver;
 mod report;
+mod saved;
 mod server;
 mod task;
 mod wire;

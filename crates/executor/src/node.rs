@@ -23,6 +23,7 @@ use crate::event::Event;
 use crate::job::InstalledJob;
 use crate::options::Options;
 use crate::push::Peers;
+use crate::saved::Turns;
 
 /// A frame is at most this part of the memory, so that those on their way are a small part of it too.
 const FRAMES_IN_MEMORY: u64 = 512;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) spill: Arc<SpillDir>,
     /// What partitions of stages keep from batch to batch.
     pub(crate) memories: Arc<TaskMemories>,
+    /// Who saves and loads states.
+    pub(crate) turns: Turns,
     /// What tasks work with.
     pub(crate) workspace: Workspace,
     /// Bytes that each peer may have here on credit, were it alone.
@@ -119,6 +122,7 @@ impl Node {
                 frames: FrameBuilder::new(executor, frame_bytes),
                 peers: Peers::new(executor, incarnation, generation),
                 memories: TaskMemories::new(&budget, &spill),
+                turns: Turns::default(),
                 workspace,
                 window,
                 spill,

@@ -92,6 +92,7 @@ pub async fn start(options: Options) -> Result<Executor, Error> {
         refused: BTreeMap::new(),
         receivers: Receivers::default(),
         collecting: HashMap::new(),
+        loading: HashSet::new(),
     };
     let event_loop = tokio::spawn(event_loop.run(queue));
     let attach = tokio::spawn(attach.run());

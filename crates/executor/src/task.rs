@@ -13,8 +13,8 @@ use tidemill_dstream::accumulator::AccumulatorState;
 use tidemill_dstream::plan::{Keeps, OutputPlan, SlotKind, SlotPartition, StageOutput, StagePlan};
 use tidemill_dstream::{ForeachUnit, InputItem, OutputKind, Source};
 use tidemill_engine::{
-    BroadcastValues, ForeachBatch, Panes, RecordBatch, Rows, SchemaRef, SlotInput, TaskBinding, TaskStream, Template,
-    encode_ipc,
+    BroadcastValues, ForeachBatch, Panes, RecordBatch, Rows, SchemaRef, SlotInput, StateHere, TaskBinding, TaskMemory,
+    TaskStream, Template, encode_ipc,
 };
 use tidemill_rpc::driver as wire;
 use tidemill_storage::{Charge, DatasetKey, MemoryKind, Stowed, VersionKey, sliced_bytes};
@@ -29,6 +29,7 @@ use crate::job::InstalledJob;
 use crate::launch::{Launch, TaskLaunch};
 use crate::node::Node;
 use crate::push::push;
+use crate::saved::Left;
 
 /// What all tasks of a batch share.
 pub(crate) struct BatchInfo {
@@ -52,7 +53,7 @@ pub(crate) struct Task {
 }
 
 /// What a task that succeeded came to.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Finished {
     pub(crate) input_rows: u64,
     pub(crate) output_rows: u64,
@@ -65,6 +66,8 @@ pub(crate) struct Finished {
     pub(crate) deltas: Vec<(AccumulatorId, AccumulatorState)>,
     /// The dataset partition that is here now.
     pub(crate) dataset: Option<DatasetKey>,
+    /// Its state, if that is to be saved.
+    pub(crate) state: Option<Left>,
 }
 
 impl BatchInfo {
@@ -152,7 +155,8 @@ impl Task {
     /// Runs to the end; a panic is a failure.
     pub(crate) async fn run(self) -> Result<Box<Finished>, TaskFailure> {
         let started = Instant::now();
-        let mut finished = guarded(self.execute()).await?;
+        let result = guarded(self.execute()).await;
+        let mut finished = result.map_err(|failure| self.restorable(failure))?;
         finished.run = started.elapsed();
         Ok(Box::new(finished))
     }
@@ -184,16 +188,13 @@ impl Task {
                 self.input(stage, *read, &broadcasts, &counter, &repairs)?,
             );
         }
-        let keeps = stage.keeps != Keeps::Nothing && !self.info.restore;
+        let memory = self.memory(stage);
         let binding = TaskBinding {
             key: self.key(),
             inputs,
             index: self.info.index,
             previous: self.info.previous(stage),
-            memory: keeps.then(|| {
-                let memories = &self.node.memories;
-                memories.memory(self.info.job.id, stage.id, self.launch.partition)
-            }),
+            memory: memory.clone(),
             broadcasts,
         };
         let rows = template
@@ -205,6 +206,9 @@ impl Task {
                 self.keep(template, rows, *dataset, outputs, &mut finished).await?;
             }
         }
+        if self.launch.save_state && matches!(stage.keeps, Keeps::State { .. }) {
+            finished.state = memory.map(|memory| Left::take(memory, self.info.index, &self.node.budget));
+        }
         finished.input_rows = counter.load(std::sync::atomic::Ordering::Relaxed);
         let malformed = repairs.malformed();
         if malformed > 0 && !self.info.restore {
@@ -214,6 +218,31 @@ impl Task {
             warn!(%job, %batch, partition, lines = malformed, "lines of files were repaired: not UTF-8, or too long");
         }
         Ok(finished)
+    }
+
+    /// What its partition keeps from batch to batch. A batch that is restored leaves its state again; windows' indexes are
+    /// ahead of it.
+    fn memory(&self, stage: &StagePlan) -> Option<Arc<TaskMemory>> {
+        let kept = || {
+            let memories = &self.node.memories;
+            memories.memory(self.info.job.id, stage.id, self.launch.partition)
+        };
+        match (&stage.keeps, self.info.restore) {
+            (Keeps::Nothing, _) | (Keeps::Derived, true) => None,
+            (Keeps::Derived | Keeps::State { .. }, false) => Some(kept()),
+            (Keeps::State { .. }, true) => Some(kept().state_only()),
+        }
+    }
+
+    /// A state that was on disk and is lost is an input that the driver can have made again, if the job has a checkpoint.
+    fn restorable(&self, failure: TaskFailure) -> TaskFailure {
+        let TaskLaunch { stage, partition, .. } = *self.launch;
+        let memory = self.node.memories.find(self.info.job.id, stage, partition);
+        let lost = memory.is_some_and(|memory| memory.state_here(self.info.index) == StateHere::Lost);
+        if lost && failure.kind == FailureKind::External && self.info.job.checkpoint.is_some() {
+            return TaskFailure::new(FailureKind::InputLost, failure.message);
+        }
+        failure
     }
 
     // === inputs ===

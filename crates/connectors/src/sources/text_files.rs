@@ -151,7 +151,8 @@ impl InputPlanner for TextFilesPlanner {
 
     /// The files that must not be taken again; of a listing that is taken in order, the last one.
     fn position(&self) -> Vec<u8> {
-        if self.backlog.is_some() {
+        // After a restart nothing is listed yet.
+        if self.backlog.is_some() || self.taken != BEFORE_ALL {
             let (modified_ms, path) = &self.taken;
             return Writer::new(LAYOUT_BACKLOG)
                 .number(modified_ms.cast_unsigned())

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use prost::Message;
 use tidemill_dstream::accumulator::Ledger;
 use tidemill_dstream::plan::{AccumulatorPlan, OutputPlan};
-use tidemill_dstream::{AccumulatorKind, FilePart, FileRange, InputItem, JobGraph, JobOptions, OutputKind, ValueType};
+use tidemill_dstream::{
+    AccumulatorKind, Compression, FileFormat, FilePart, FileRange, InputItem, JobGraph, JobOptions, Line, OutputDef,
+    OutputKind, SaveOutput, Source, StreamDef, TextFileSource, ValueType,
+};
 use tidemill_engine::{Catalog, Registry as Functions, encode_ipc};
 use tidemill_journal::{AppendError, Backend, Group, LocalLog, Recovered};
 use tidemill_rpc::journal as wire;
@@ -297,18 +300,27 @@ fn hex(bytes: &[u8]) -> String {
 fn records_have_these_bytes_for_ever() {
     let destroyed = super::broadcast_updated(JOB, tidemill_types::BroadcastId(1), None);
     let records = [
-        (ended(JOB), "GOLDEN0"),
-        (batch(1), "GOLDEN1"),
-        (skipped(JOB, time(2), 2), "GOLDEN2"),
-        (state_saved(JOB, StageId(1), time(3), 3), "GOLDEN3"),
-        (preparation(1), "GOLDEN4"),
-        (committed(JOB, time(1)), "GOLDEN5"),
-        (destroyed, "GOLDEN6"),
-        (job(), "GOLDEN7"),
+        (ended(JOB), "12020803"),
+        (
+            batch(1),
+            "1a6408031084521801222d121a0a0d120b0a05612e747874100a180a0a0912070a05612e747874120f0a0d120b0a05612e7478742000280222270801120e0a0c0a0a08011002180120012807120f0a051a030a01610a06220408011003120018082a03120131",
+        ),
+        (skipped(JOB, time(2), 2), "2207080310f8551802"),
+        (state_saved(JOB, StageId(1), time(3), 3), "2a090803100118ec592003"),
+        (
+            preparation(1),
+            "325008031084521a390801120810021a04726f7773122508011002221f0a0f2f6f75742f2e73746167696e672f78120a706172742d312e747874180c12040802100222060801100122002204080132002801",
+        ),
+        (committed(JOB, time(1)), "3a050803108452"),
+        (destroyed, "4208080310011a021801"),
+        (
+            job(),
+            "0a5408031205776f726473188f4e22460a380a05776f72647310f4031a2c10011804200128013a1b09000000000000f03f119a9999999999c93f21000000000000594040644a032f63701804208f4e2a036970633801",
+        ),
     ];
-    for (record, golden) in records {
-        assert_eq!(hex(&records::encode(&record)), golden);
-    }
+    let found = records.iter().map(|(record, _)| hex(&records::encode(record)));
+    let golden = records.iter().map(|(_, golden)| (*golden).to_owned());
+    assert_eq!(found.collect::<Vec<_>>(), golden.collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -464,4 +476,101 @@ fn a_snapshot_reads_as_it_was_written() {
     assert_eq!(Registry::decode(registry.encode()).unwrap(), registry);
     let snapshot = wire::Snapshot::decode(registry.encode()).unwrap();
     assert_eq!(snapshot.jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_prepared_batch_is_made_visible_by_the_next_driver() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = directory.path().join("in.txt");
+    std::fs::write(&input, "a\nb\n").unwrap();
+    let out = directory.path().join("out");
+    let text = |path: &std::path::Path| path.display().to_string();
+    let graph = JobGraph {
+        name: "words".to_owned(),
+        batch_interval: Duration::from_millis(500),
+        options: JobOptions {
+            checkpoint: Some(text(directory.path())),
+            ..JobOptions::default()
+        },
+        streams: vec![StreamDef {
+            name: "lines".to_owned(),
+            input: tidemill_dstream::StreamInput::Source(Source::TextFile(TextFileSource {
+                path: text(&input),
+                batch_lines: Some(1),
+            })),
+            steps: Vec::new(),
+            persist: None,
+            line: Line(None),
+        }],
+        outputs: vec![OutputDef {
+            from: "lines".to_owned(),
+            kind: OutputKind::Save(SaveOutput {
+                path: text(&out),
+                format: FileFormat::Text,
+                compression: Compression::None,
+                files: None,
+                empty: false,
+                overwrite: false,
+            }),
+            line: Line(None),
+        }],
+        ..JobGraph::default()
+    };
+    // As an executor of the first driver has left it.
+    let staging = out.join(".staging-j3-g1");
+    let staged = staging.join("batch_time=10500-o0").join("part-0.txt");
+    std::fs::create_dir_all(staged.parent().unwrap()).unwrap();
+    std::fs::write(&staged, "a\n").unwrap();
+    std::fs::write(staging.join("of a batch that was not prepared"), "b").unwrap();
+    let commit = OutputCommit {
+        output: OutputId(0),
+        parts: vec![OutputPart {
+            output: OutputId(0),
+            partition: 0,
+            rows: 1,
+            payload: OutputPayload::File {
+                staged: text(&staged),
+                name: "part-0.txt".to_owned(),
+                bytes: 2,
+            },
+        }],
+    };
+    let place = directory.path().join("journal");
+    let (log, found) = LocalLog::open(&place).await.unwrap();
+    let (events, _told) = mpsc::unbounded_channel();
+    let recorder = Recorder::start(log, &found, Registry::default(), events);
+    recorder.append(submitted(wire::JobSubmitted {
+        job: JOB.0,
+        name: "words".to_owned(),
+        submitted_ms: 9_999,
+        definition: Some(wire::JobDefinition {
+            graph: Some((&graph).into()),
+            partitions: 1,
+            start_ms: 9_999,
+            generation: 1,
+            ..wire::JobDefinition::default()
+        }),
+    }));
+    recorder.append(allocated(JOB, time(1), 1, &[], Vec::new()));
+    recorder.append(prepared(JOB, time(1), &[commit], &Ledger::default(), Generation(1)));
+    recorder.durable(recorder.last()).await.unwrap();
+
+    let config = tidemill_config::Loader::new()
+        .environment(Default::default())
+        .load()
+        .unwrap();
+    let mut options = crate::Options::from(&config);
+    "127.0.0.1:0".clone_into(&mut options.bind);
+    let (log, found) = LocalLog::open(&place).await.unwrap();
+    let driver = crate::start_on(options, (Box::new(log), found)).await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(out.join("batch_time=10500/part-0.txt")).unwrap(),
+        "a\n"
+    );
+    assert!(!staging.exists(), "what no batch will use is removed");
+    driver.stop().await;
+    let (_, found) = LocalLog::open(&place).await.unwrap();
+    let registry = Registry::replay(&found).unwrap();
+    let job = registry.job(JOB).unwrap();
+    assert_eq!((job.completed, &job.prepared), (1, &None));
 }

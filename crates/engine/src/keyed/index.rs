@@ -1,5 +1,7 @@
 //! The keys of a partition, each with a slot.
 
+use std::ops::Range;
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
@@ -130,6 +132,16 @@ impl KeyIndex {
         Ok(self.converter.convert_rows(rows)?)
     }
 
+    /// The keys of some slots as they are now.
+    pub(crate) fn keys(&self, slots: impl Iterator<Item = u32>) -> Keys {
+        let mut keys = Keys::default();
+        for slot in slots {
+            keys.bytes.extend_from_slice(&self.keys[slot as usize]);
+            keys.ends.push(keys.bytes.len());
+        }
+        keys
+    }
+
     pub(crate) fn hash(&self, slot: u32) -> u64 {
         self.hashes[slot as usize]
     }
@@ -152,6 +164,32 @@ impl KeyIndex {
             + self.keys.capacity() * size_of::<SmallVec<[u8; INLINE]>>()
             + self.keys.iter().map(outside).sum::<usize>()
             + self.hashes.capacity() * size_of::<u64>()
+    }
+}
+
+/// Keys apart from their index, so that they can be made columns where nobody waits.
+#[derive(Default)]
+pub(crate) struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    /// Some of them, as columns of the types of their index.
+    pub(crate) fn columns(&self, types: &[DataType], which: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let fields = types.iter().map(|data_type| SortField::new(data_type.clone()));
+        let converter = RowConverter::new(fields.collect())?;
+        let parser = converter.parser();
+        let key = |number: usize| {
+            let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+            parser.parse(&self.bytes[begin..self.ends[number]])
+        };
+        Ok(converter.convert_rows(which.map(key))?)
+    }
+
+    /// Bytes held.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 }
 

@@ -9,4 +9,4 @@ pub(crate) mod hash;
 mod index;
 pub(crate) mod rows;
 
-pub(crate) use index::KeyIndex;
+pub(crate) use index::{KeyIndex, Keys};

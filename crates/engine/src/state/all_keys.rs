@@ -14,6 +14,7 @@ use tidemill_storage::SpillDir;
 use tidemill_types::BatchTime;
 
 use super::freeze::{self, FrozenColumns, held_bytes};
+use super::saved::{SavedRows, StateVersion, VersionRows, distinct};
 use super::spec::{StateSpec, batch, removed};
 use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
@@ -61,8 +62,45 @@ impl AllKeys {
         })
     }
 
+    /// A saved state as that of a batch; `None` if it has a key twice.
+    pub(super) fn of_saved(spec: &Arc<StateSpec>, index: i64, saved: SavedRows) -> Result<Option<Self>> {
+        let mut state = Self::new(spec)?;
+        let slots = state.index.intern(&saved.keys)?;
+        if !distinct(&slots) {
+            return Ok(None);
+        }
+        // New slots are given in the order of the rows.
+        state.position = (0..saved.rows as u32).collect();
+        state.present = Columns {
+            keys: saved.keys,
+            state: saved.state,
+            slots: Arc::new(slots),
+        };
+        state.versions = Versions::loaded(index);
+        Ok(Some(state))
+    }
+
     pub(crate) fn version(&self) -> Option<i64> {
         self.versions.now
+    }
+
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions
+    }
+
+    /// The version of a batch, if it is one of the two.
+    pub(crate) fn version_at(&self, index: i64) -> Result<Option<StateVersion>> {
+        let columns = match self.versions.find(index) {
+            None => return Ok(None),
+            Some(Version::Now) => &self.present,
+            Some(Version::Before) => &self.before,
+        };
+        let rows = columns.slots.len();
+        let columns = columns.keys.iter().chain(&columns.state).cloned().collect();
+        Ok(Some(StateVersion {
+            spec: Arc::clone(&self.spec),
+            rows: VersionRows::Columns(columns, rows),
+        }))
     }
 
     /// Applies a batch: its keys with their values. `initial` is the state before the first.

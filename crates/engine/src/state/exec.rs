@@ -18,11 +18,12 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::all_keys::AllKeys;
 use super::spec::{StateKind, StateSpec, Update};
 use super::touched_keys::TouchedKeys;
-use super::version::At;
+use super::version::{At, Versions};
 use crate::batches::conform;
 use crate::binding::Inputs;
 use crate::keyed::hash::{hash_keys, partition};
@@ -62,7 +63,7 @@ impl StateExec {
         }
     }
 
-    pub(crate) fn spec(&self) -> &StateSpec {
+    pub(crate) fn spec(&self) -> &Arc<StateSpec> {
         &self.spec
     }
 
@@ -166,7 +167,7 @@ impl ExecutionPlan for StateExec {
             return internal_err!("nothing keeps the state of `{}` here", self.spec.name);
         };
         let input = self.input.execute(partition, Arc::clone(&context))?;
-        let (at, entry) = (inputs.at(), memory.entry(MemoryKey::State));
+        let (at, entry, versions) = (inputs.at(), memory.entry(MemoryKey::State), memory.versions());
         let initial = match &self.initial {
             Some(initial) if at.previous.is_none() => Some(initial.execute(0, Arc::clone(&context))?),
             _ => None,
@@ -177,6 +178,7 @@ impl ExecutionPlan for StateExec {
             partitions: self.properties.partitioning.partition_count() as u32,
             at,
             entry,
+            versions,
             work: MemoryConsumer::new(format!("the state of `{}`", self.spec.name)).register(context.memory_pool()),
         };
         let chunk = context.session_config().batch_size().max(1);
@@ -216,6 +218,8 @@ struct Apply {
     partitions: u32,
     at: At,
     entry: Entry,
+    /// Where others look which versions there are.
+    versions: Arc<Mutex<Versions>>,
     /// The memory of the batch's keys and values, and of what is made of them.
     work: MemoryReservation,
 }
@@ -224,7 +228,8 @@ impl Apply {
     fn run(&self, input: &RecordBatch, initial: Option<RecordBatch>) -> Result<RecordBatch> {
         let initial = initial.map(|rows| self.own(&rows)).transpose()?;
         let mut slot = self.entry.lock();
-        if slot.kept()?.is_none() {
+        // The first batch begins with nothing, whatever an earlier run of it and of those behind it has left.
+        if self.at.begins_anew(*self.versions.lock()) || slot.kept()?.is_none() {
             slot.put(match self.spec.kind {
                 StateKind::All => Box::new(AllKeys::new(&self.spec)?),
                 StateKind::Touched { .. } => Box::new(TouchedKeys::new(&self.spec)?),
@@ -238,9 +243,13 @@ impl Apply {
         let rows = if let Some(state) = kept.downcast_mut::<AllKeys>() {
             // The next version stands beside the two that there are.
             self.work.try_grow(size / 2)?;
-            state.apply(self.at, input, initial.as_ref())
+            let rows = state.apply(self.at, input, initial.as_ref());
+            *self.versions.lock() = state.versions();
+            rows
         } else if let Some(state) = kept.downcast_mut::<TouchedKeys>() {
-            state.apply(self.at, input, initial.as_ref())
+            let rows = state.apply(self.at, input, initial.as_ref());
+            *self.versions.lock() = state.versions();
+            rows
         } else {
             internal_err!("`{}` keeps something else", self.spec.name)
         };
@@ -279,7 +288,7 @@ impl TaskMemory {
         self.read(|state| state.rows_at(index), |state| state.rows_at(index))
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         all: impl FnOnce(&AllKeys) -> Result<Option<T>>,
         touched: impl FnOnce(&TouchedKeys) -> Result<Option<T>>,

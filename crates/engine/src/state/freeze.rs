@@ -29,6 +29,10 @@ pub(super) struct Version {
 /// Where a slot's row is: its batch, its position, and when the key was touched last.
 pub(super) type Place = (u32, u32, i64);
 
+/// Makes a state of its present version and the one before it.
+type ThawColumns = fn(&Arc<StateSpec>, Versions, [Version; 2]) -> Result<Box<dyn Kept>>;
+type ThawLog = fn(&Arc<StateSpec>, Log) -> Result<Box<dyn Kept>>;
+
 fn external(error: tidemill_storage::Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
@@ -47,11 +51,6 @@ fn with_slot(fields: impl IntoIterator<Item = Field>) -> SchemaRef {
 fn slots_of(column: &ArrayRef) -> Vec<u32> {
     column.as_primitive::<UInt32Type>().values().to_vec()
 }
-
-/// Makes a state of columns again.
-type ThawColumns = fn(&Arc<StateSpec>, Versions, [Version; 2]) -> Result<Box<dyn Kept>>;
-/// Makes a state that is a log again.
-type ThawLog = fn(&Arc<StateSpec>, Log) -> Result<Box<dyn Kept>>;
 
 /// The versions of a state that is columns.
 pub(super) struct FrozenColumns {

@@ -13,7 +13,8 @@
 //! those that were not touched since time out.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
@@ -24,6 +25,7 @@ use tidemill_storage::SpillDir;
 use tidemill_types::BatchTime;
 
 use super::freeze::{self, FrozenLog, Log, held_bytes};
+use super::saved::{LogRows, SavedRows, StateVersion, VersionRows, distinct};
 use super::spec::{StateKind, StateSpec, batch, removed};
 use super::version::{At, Step, Version, Versions};
 use crate::keyed::KeyIndex;
@@ -121,8 +123,54 @@ impl TouchedKeys {
         })
     }
 
+    /// A saved state as that of a batch; `None` if it has a key twice.
+    pub(super) fn of_saved(spec: &Arc<StateSpec>, index: i64, saved: SavedRows) -> Result<Option<Self>> {
+        let mut state = Self::new(spec)?;
+        let slots = state.index.intern(&saved.keys)?;
+        if !distinct(&slots) {
+            return Ok(None);
+        }
+        state.grow();
+        state.append(NOWHERE.touched, &slots, &saved.state)?;
+        // What is loaded cannot be taken back.
+        state.undo = Undo::default();
+        let mut touched: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (slot, time) in slots.into_iter().zip(saved.touched) {
+            state.places[slot as usize].touched = time;
+            touched.entry(time).or_default().push(slot);
+        }
+        if state.timeout().is_some() {
+            state.touched = touched.into_iter().collect();
+        }
+        state.versions = Versions::loaded(index);
+        Ok(Some(state))
+    }
+
     pub(crate) fn version(&self) -> Option<i64> {
         self.versions.now
+    }
+
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions
+    }
+
+    /// The version of a batch, if it is one of the two.
+    pub(crate) fn version_at(&self, index: i64) -> Result<Option<StateVersion>> {
+        let Some(places) = self.places_at(index) else {
+            return Ok(None);
+        };
+        let with_state = || (0_u32..).zip(places.iter()).filter(|(_, place)| place.row.is_some());
+        let runs = self.runs.iter().map(|(number, run)| (*number, run.columns.clone()));
+        let rows = LogRows {
+            keys: self.index.keys(with_state().map(|(slot, _)| slot)),
+            places: with_state().map(|(_, place)| place.row).collect(),
+            touched: with_state().map(|(_, place)| place.touched).collect(),
+            runs: runs.collect(),
+        };
+        Ok(Some(StateVersion {
+            spec: Arc::clone(&self.spec),
+            rows: VersionRows::Log(rows),
+        }))
     }
 
     /// Applies a batch: its keys with their values. `initial` is the state before the first.
@@ -158,15 +206,20 @@ impl TouchedKeys {
 
     /// The same for the version of a batch, if it is one of the two.
     pub(crate) fn rows_at(&self, index: i64) -> Result<Option<RecordBatch>> {
-        match self.versions.find(index) {
-            None => Ok(None),
-            Some(Version::Now) => self.snapshot().map(Some),
-            Some(Version::Before) => {
+        let places = self.places_at(index);
+        places.map(|places| self.rows_of(&places)).transpose()
+    }
+
+    /// Where the rows of a version are, by slot.
+    fn places_at(&self, index: i64) -> Option<Cow<'_, [Place]>> {
+        match self.versions.find(index)? {
+            Version::Now => Some(Cow::Borrowed(&self.places)),
+            Version::Before => {
                 let mut places = self.places.clone();
                 for (slot, before) in self.undo.places.iter().rev() {
                     places[*slot as usize] = *before;
                 }
-                self.rows_of(&places).map(Some)
+                Some(Cow::Owned(places))
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) struct At {
 }
 
 /// The batches that a state is that of, now and before its last step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Versions {
     /// `None`: it has not begun.
     pub(crate) now: Option<i64>,
@@ -27,6 +27,14 @@ impl Versions {
         now: None,
         before: None,
     };
+
+    /// Of a state that was saved.
+    pub(crate) fn loaded(index: i64) -> Self {
+        Self {
+            now: Some(index),
+            before: None,
+        }
+    }
 
     /// Which of them is that of a batch.
     pub(crate) fn find(self, index: i64) -> Option<Version> {
@@ -60,6 +68,11 @@ pub(crate) enum Step {
 }
 
 impl At {
+    /// Whether it is the first batch, and a state of later ones is there.
+    pub(crate) fn begins_anew(&self, versions: Versions) -> bool {
+        self.previous.is_none() && versions.now.is_some() && versions.before != Some(None)
+    }
+
     /// What to do with a state of these versions.
     pub(crate) fn step(&self, name: &str, versions: Versions) -> Result<Step> {
         if versions.now == self.previous {

@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use proptest::prelude::*;
 use tidemill_dstream::{JobGraph, MapWithState, NativeCall, Operator, StateFunction, UpdateStateByKey};
+use tidemill_types::SlotId;
 
 use super::support::*;
 use crate::registry::{BoxError, Registry, StateBatch, StateUpdate};
@@ -406,6 +407,170 @@ fn a_state_can_be_read_as_it_was_after_either_of_the_last_two_batches() {
     }
 }
 
+/// One graph for each kind of state.
+fn both_kinds() -> [JobGraph; 2] {
+    [
+        over_lines(vec![Operator::UpdateStateByKey(update(
+            &[("word", "value"), ("length", "length(value)")],
+            &[("n", "count(*)")],
+            &[
+                // Every word goes when it has not come for a batch after its third.
+                (
+                    "total",
+                    "CASE WHEN n = 0 AND total > 2 THEN NULL ELSE coalesce(total, 0) + n END",
+                ),
+                (
+                    "first",
+                    "CASE WHEN n = 0 AND total > 2 THEN NULL ELSE coalesce(first, upper(word)) END",
+                ),
+            ],
+        ))]),
+        over_lines(vec![Operator::MapWithState(sessions())]),
+    ]
+}
+
+/// Batches in which keys come, go, time out and come again.
+fn comings_and_goings() -> Vec<Vec<&'static str>> {
+    vec![
+        vec!["a", "b", "a", "c", "a"],
+        vec!["b", "gone", "d"],
+        vec![],
+        vec!["a", "a", "a rather long word that no view has inline"],
+        vec!["c", "gone", "b"],
+        vec![],
+        vec!["e", "a"],
+        vec![],
+        vec![],
+        vec![],
+        vec!["b", "gone"],
+    ]
+}
+
+#[test]
+fn a_state_that_was_saved_goes_on_as_if_it_had_stayed() {
+    for graph in both_kinds() {
+        for partitions in PARTITIONS {
+            let mut stays = Mini::new(&graph, &[], partitions);
+            let mut moves = Mini::new(&graph, &[], partitions);
+            for (i, lines) in comings_and_goings().iter().enumerate() {
+                let expected = stays.batch(&[("lines", lines)]).remove("out").map(sorted);
+                // A batch that runs again on a loaded state goes back to it.
+                moves.batch(&[("lines", &["gone", "b", "x"])]);
+                let found = moves.again(&[("lines", lines)]).remove("out").map(sorted);
+                println!("{i} {expected:?} {found:?}");
+                assert_eq!(found, expected, "batch {}, {partitions} partitions", i + 1);
+                assert_eq!(moves.state("out"), stays.state("out"));
+                if i % 3 != 1 {
+                    moves.move_state();
+                    assert_eq!(moves.state("out"), stays.state("out"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn either_version_can_be_saved_and_later_batches_do_not_change_what_was_taken() {
+    for graph in both_kinds() {
+        let mut mini = Mini::new(&graph, &[], 3);
+        mini.batch(&[("lines", &["a", "b"])]);
+        let (memory, _) = mini.first_state();
+        let taken = memory.state_version(1).unwrap().unwrap();
+        let at_first = mini.saved(1);
+        mini.batch(&[("lines", &["b", "c", "gone"])]);
+        assert_eq!(mini.saved(1), at_first);
+        for lines in [["a", "a", "d"], ["b", "gone", "d"], ["a", "e", "f"]] {
+            mini.batch(&[("lines", &lines)]);
+        }
+        assert!(memory.state_version(1).unwrap().is_none());
+        let mut late = Vec::new();
+        taken.write(&mut late).unwrap();
+        assert_eq!(Some(&late), at_first.values().next());
+        assert_eq!(taken.rows() > 0, taken.size() > 0);
+    }
+}
+
+#[test]
+fn rows_that_were_replaced_and_keys_that_went_are_not_saved() {
+    for graph in both_kinds() {
+        let mut mini = Mini::new(&graph, &[], 1);
+        for _ in 0..5 {
+            mini.batch(&[("lines", &["a", "b", "gone"])]);
+        }
+        let [saved] = mini.saved(5).into_values().collect::<Vec<_>>().try_into().unwrap();
+        let (_, rows) = crate::decode_ipc(&saved).unwrap();
+        let rows: usize = rows.iter().map(|rows| rows.num_rows()).sum();
+        assert_eq!(rows, mini.state("out").len());
+    }
+}
+
+#[test]
+fn a_saved_state_replaces_what_is_here() {
+    use crate::StateHere::{Another, Here, Nothing};
+    for graph in both_kinds() {
+        let mut mini = Mini::new(&graph, &[], 2);
+        let (memory, _) = mini.first_state();
+        assert_eq!(memory.state_here(1), Nothing);
+        let mut states = Vec::new();
+        for lines in [["a", "b"], ["b", "c"], ["c", "d"], ["x", "y"]] {
+            mini.batch(&[("lines", &lines)]);
+            states.push(mini.state("out"));
+        }
+        assert_eq!(
+            [1, 3, 4, 5].map(|index| memory.state_here(index)),
+            [Another, Here, Here, Another]
+        );
+        let saved = mini.saved(3);
+        mini.load_saved(3, &saved);
+        assert_eq!(mini.state("out"), states[2]);
+        assert_eq!(
+            [2, 3, 4].map(|index| memory.state_here(index)),
+            [Another, Here, Another]
+        );
+        mini.again(&[("lines", &["x", "y"])]);
+        assert_eq!(mini.state("out"), states[3]);
+        assert_eq!(memory.state_here(3), Here);
+    }
+}
+
+#[test]
+fn a_saved_state_of_another_kind_or_damaged_is_refused_and_what_is_here_stays() {
+    let [all, touched] = both_kinds();
+    let [mut all, mut touched] = [all, touched].map(|graph| Mini::new(&graph, &[], 1));
+    all.batch(&[("lines", &["a", "b"])]);
+    touched.batch(&[("lines", &["a", "b"])]);
+    let first = |mini: &Mini| mini.saved(1).into_values().next().unwrap();
+    let (of_all, of_touched) = (first(&all), first(&touched));
+    let (memory, template) = touched.first_state();
+    let refused = |bytes: &[u8]| memory.load_state(&template, 7, bytes).unwrap_err().to_string();
+    assert_eq!(
+        refused(&of_all),
+        "it is another state: all_keys with word Utf8View, length Int32, total Int64, first Utf8View, where `out` is \
+         touched_keys with word Utf8View, total Int64, __touched Int64"
+    );
+    // Behind the rows stands the end of the stream.
+    for end in 0..of_touched.len() - 8 {
+        refused(&of_touched[..end]);
+    }
+    assert_eq!(touched.state("out"), ["a|1", "b|1"]);
+    assert_eq!(memory.state_here(1), crate::StateHere::Here);
+}
+
+#[test]
+fn a_restore_has_the_state_and_no_index_of_a_window() {
+    let [graph, _] = both_kinds();
+    let mut mini = Mini::new(&graph, &[], 1);
+    mini.batch(&[("lines", &["a", "b"])]);
+    let (memory, template) = mini.first_state();
+    let saved = mini.saved(1).into_values().next().unwrap();
+    let state = memory.state_only();
+    assert_eq!(state.state_here(1), crate::StateHere::Here);
+    assert!(memory.index(SlotId(0)).is_some() && state.index(SlotId(0)).is_none());
+    state.load_state(&template, 5, &saved).unwrap();
+    assert_eq!(memory.state_here(5), crate::StateHere::Here);
+    assert_eq!(memory.state().unwrap().unwrap().0, 5);
+}
+
 /// Totals by word with the batch in which each was touched last, by the definition.
 #[derive(Default)]
 struct Naive(BTreeMap<String, (i64, i64)>);
@@ -454,13 +619,13 @@ proptest! {
 
     #[test]
     fn state_is_what_its_definition_says(
-        batches in prop::collection::vec((prop::collection::vec(0u8..12, 0..8), any::<bool>()), 1..30),
+        batches in prop::collection::vec((prop::collection::vec(0u8..12, 0..8), any::<(bool, bool)>()), 1..30),
         partitions in prop::sample::select(PARTITIONS.to_vec()),
     ) {
         let graph = over_lines(vec![Operator::MapWithState(sessions())]);
         let mut mini = Mini::new(&graph, &[], partitions);
         let mut naive = Naive::default();
-        for (i, (words, again)) in batches.into_iter().enumerate() {
+        for (i, (words, (again, moves))) in batches.into_iter().enumerate() {
             let word = |n: u8| if n == 0 { "gone".to_owned() } else { format!("word {n}") };
             let lines: Vec<String> = words.into_iter().map(word).collect();
             let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -479,6 +644,9 @@ proptest! {
                 prop_assert_eq!(mini.state_at("out", index - 1), Some(before));
             }
             prop_assert_eq!(mini.state_at("out", index + 1), None);
+            if moves {
+                mini.move_state();
+            }
         }
     }
 }

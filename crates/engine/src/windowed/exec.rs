@@ -24,7 +24,7 @@ use super::aggregates::Aggregates;
 use super::index::WindowIndex;
 use crate::batches::conform;
 use crate::binding::{Inputs, Panes};
-use crate::memory::{Entry, Frozen, Kept, MemoryKey};
+use crate::memory::{Entry, Frozen, Kept};
 use crate::slot_scan::SlotScanExec;
 
 /// Keeps a [`WindowIndex`] from slide to slide. Its input is the plan that merges all panes of the window anew.
@@ -136,7 +136,7 @@ impl ExecutionPlan for WindowMergeExec {
         let number = u32::try_from(partition).map_err(|e| DataFusionError::External(e.into()))?;
         let kept = inputs.and_then(|inputs| {
             let panes = inputs.panes(scan.slot(), number)?;
-            let entry = inputs.memory()?.entry(MemoryKey::Window(scan.slot()));
+            let entry = inputs.memory()?.index(scan.slot())?;
             Some((panes, entry, inputs.at().index))
         });
         let Some((panes, entry, index)) = kept else {

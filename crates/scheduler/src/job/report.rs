@@ -137,6 +137,12 @@ impl Job {
                     self.restore_missing(cx);
                     break;
                 }
+                let states: BTreeSet<Key> = missed.iter().filter(|key| self.is_state(key.0)).copied().collect();
+                if !restore && self.is_durable() && !states.is_empty() {
+                    // It may be the state that could not be read.
+                    self.abandon_restores();
+                    self.give_up_states(&states);
+                }
                 self.relaunch(cx, index, &which, restore, |job, run, key| {
                     let task = run.tasks.get(key)?;
                     let stage = job.spec.plan.stage(key.0)?;

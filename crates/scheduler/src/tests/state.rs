@@ -195,6 +195,21 @@ fn all_executors_can_be_lost() {
 }
 
 #[test]
+fn a_task_that_cannot_read_its_state_goes_on_with_what_is_saved() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(running_count(2)));
+    cluster.run_until(16_500);
+    cluster.take_actions();
+    cluster.failures.push((REDUCE, 1, FailureKind::InputLost));
+    cluster.run_until(18_500);
+    let reduces = restored(cluster.take_actions());
+    let reduces = reduces.into_iter().filter(|(_, stage, _)| *stage == REDUCE);
+    assert_eq!(reduces.collect::<Vec<_>>(), [(5, REDUCE, 1), (6, REDUCE, 1)]);
+    cluster.run_until(20_500);
+    assert_eq!(cluster.committed(job), (1..=10).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_lost_part_of_a_stream_with_state_takes_its_state_through_the_batches_again() {
     let mut cluster = Cluster::new(2);
     let job = cluster.submit(durable(window_over_state(2)));

@@ -408,9 +408,7 @@ outputs:
         faults(text),
         [
             "line 1: nme: unknown key `nme` (did you mean `name`?)",
-            "line 3: checkpoints: unknown key `checkpoints` (known: name, batch_interval, partitions, weight, \
-             max_attempts, concurrent_batches, on_batch_failure, remember, back_pressure, max_queued_batches, \
-             checkpoint, checkpoint_interval, accumulators, tables, broadcasts, streams, outputs)",
+            "line 3: checkpoints: unknown key `checkpoints` (did you mean `checkpoint`?)",
             "line 1: `name` is missing",
             "line 2: batch_interval: `10` has no unit (write 10s for seconds, 10ms for milliseconds)",
             "line 6: streams.tweets.source.socket_txt: unknown source `socket_txt` (did you mean `socket_text`?)",

@@ -18,8 +18,8 @@ use tidemill_types::{AccumulatorId, BatchTime, DatasetId, Incarnation, JobId, St
 
 pub(crate) use self::jobs::*;
 use crate::{
-    BroadcastRows, BroadcastValue, BroadcastValues, CompileOptions, CompiledJob, Panes, Registry, SlotInput, TableData,
-    TaskBinding, TaskMemories, TaskMemory, Template, compile, decode_ipc, encode_ipc,
+    BroadcastRows, BroadcastValue, BroadcastValues, CompileOptions, CompiledJob, Panes, Registry, SlotInput, StateHere,
+    TableData, TaskBinding, TaskMemories, TaskMemory, Template, compile, decode_ipc, encode_ipc,
 };
 
 /// Partition counts under which every job has to give the same rows.
@@ -159,6 +159,42 @@ impl Mini {
     /// Forgets what is kept from batch to batch, as an executor that has just started.
     pub(crate) fn forget_memory(&mut self) {
         self.memories = Memories::new();
+    }
+
+    /// The states of the batch `index`, as they are saved, by stage and partition.
+    pub(crate) fn saved(&self, index: i64) -> BTreeMap<(StageId, u32), Vec<u8>> {
+        let states: Vec<StageId> = self.compiled.plan.states().map(|(stage, _)| stage.id).collect();
+        let memories = self.memories.by_partition.iter();
+        let memories = memories.filter(|((stage, _), _)| states.contains(stage));
+        let saved = memories.map(|(of, memory)| {
+            let mut bytes = Vec::new();
+            memory.state_version(index).unwrap().unwrap().write(&mut bytes).unwrap();
+            (*of, bytes)
+        });
+        saved.collect()
+    }
+
+    /// Puts saved states in place of those that are here.
+    pub(crate) fn load_saved(&mut self, index: i64, saved: &BTreeMap<(StageId, u32), Vec<u8>>) {
+        for ((stage, partition), bytes) in saved {
+            let template = self.templates[stage.0 as usize].clone();
+            let memory = self.memories.of(*stage, *partition);
+            memory.load_state(&template, index, bytes).unwrap();
+            assert_eq!(memory.state_here(index), StateHere::Here);
+        }
+    }
+
+    /// Goes on elsewhere, with nothing but the saved states of the last batch.
+    pub(crate) fn move_state(&mut self) {
+        let saved = self.saved(self.index);
+        self.forget_memory();
+        self.load_saved(self.index, &saved);
+    }
+
+    /// What keeps the first partition's state, and the template of its stage.
+    pub(crate) fn first_state(&mut self) -> (Arc<TaskMemory>, Template) {
+        let stage = self.compiled.plan.states().map(|(stage, _)| stage.id).next().unwrap();
+        (self.memories.of(stage, 0), self.templates[stage.0 as usize].clone())
     }
 
     /// Has the last batch count as skipped.
