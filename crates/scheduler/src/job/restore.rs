@@ -17,6 +17,7 @@ use super::batch::{Batch, BatchState};
 use super::graph::{dataset_of, reads};
 use super::inputs::Losses;
 use super::parts::Part;
+use super::states::LostStates;
 use super::task::Key;
 use crate::action::{Action, JobEnd, Notice};
 use crate::scheduler::Context;
@@ -44,14 +45,14 @@ impl Job {
             return;
         }
         self.restore_attempt = self.restore_attempt.next();
-        let (wanted, mut rewound) = self.restore_tasks(missing, states);
+        let (wanted, rewound) = self.restore_tasks(missing, states);
         if !rewound.is_empty() && !self.is_durable() {
             self.end(cx, JobEnd::Failed(super::spilled::NOT_SAVED.to_owned()));
             return;
         }
-        self.begin_states();
-        rewound.extend(given_up);
-        rewound.extend(self.states.restoring());
+        // All that is made again, what was just rewound among it.
+        self.begin_states(rewound);
+        let behind: BTreeSet<Key> = given_up.into_iter().chain(self.states.restoring()).collect();
         let mut losses = Losses::default();
         for (index, tasks) in &wanted {
             let Some(history) = self.history.get_mut(index) else {
@@ -76,7 +77,7 @@ impl Job {
         for (index, tasks) in wanted {
             self.send(cx, index, &tasks.into_keys().collect(), true, []);
         }
-        self.run_behind(cx, &rewound);
+        self.run_behind(cx, &behind);
     }
 
     /// Runs the tasks of launched batches again whose states go through the batches before once more. An executor drops
@@ -127,11 +128,10 @@ impl Job {
 
     /// The tasks of missing parts and of lost states, and all that these need; and the partitions whose state is where it
     /// belongs and has to go through earlier batches again for that.
-    fn restore_tasks(&mut self, missing: Vec<Part>, states: Vec<(i64, Key)>) -> (Wanted, BTreeSet<Key>) {
-        let plan = self.spec.plan.clone();
-        let plan = &plan;
+    fn restore_tasks(&self, missing: Vec<Part>, states: Vec<(i64, Key)>) -> (Wanted, LostStates) {
+        let plan = &self.spec.plan;
         let mut wanted = Wanted::new();
-        let mut rewound = BTreeSet::new();
+        let mut rewound = LostStates::new();
         let mut open: Vec<(i64, Key, Option<u32>)> = Vec::new();
         open.extend(states.into_iter().map(|(index, key)| (index, key, None)));
         let producer = |part: Part| {
@@ -155,10 +155,10 @@ impl Job {
                 continue;
             }
             if self.is_state(stage_id)
-                && let Some(behind) = self.rewind_state(index, key)
+                && let Some(lost) = self.rewound_state(index, key, &rewound)
             {
-                rewound.insert(key);
-                open.extend(behind.into_iter().map(|(index, key)| (index, key, None)));
+                rewound.insert(key, lost);
+                open.extend(self.state_tasks(key, lost).map(|(index, key)| (index, key, None)));
             }
             for (slot, partition) in reads(stage, partition) {
                 match slot.kind {

@@ -25,7 +25,7 @@ use crate::scheduler::Context;
 #[derive(Debug, Default)]
 pub(super) struct States {
     /// Partitions whose owners do not have what the last batch left.
-    lost: BTreeMap<Key, Lost>,
+    lost: LostStates,
     /// Of the lost ones those that are made again now, and up to which batch.
     restoring: BTreeMap<Key, i64>,
     /// Partitions whose restores were given up on the way: what has run behind them has to run behind the next ones too.
@@ -38,9 +38,12 @@ pub(super) struct States {
     asked: i64,
 }
 
+/// Lost states by partition.
+pub(super) type LostStates = BTreeMap<Key, Lost>;
+
 /// A lost state.
 #[derive(Clone, Copy, Debug)]
-struct Lost {
+pub(super) struct Lost {
     /// The batch whose state the owner has, or can load.
     have: i64,
     /// The last batch whose tasks do not run again by themselves: it was completed, or was being committed, when the state
@@ -165,7 +168,7 @@ impl Job {
         tasks
     }
 
-    fn state_tasks(&self, key: Key, lost: Lost) -> impl Iterator<Item = (i64, Key)> {
+    pub(super) fn state_tasks(&self, key: Key, lost: Lost) -> impl Iterator<Item = (i64, Key)> {
         let from = lost.have.max(self.states.base(key.0)) + 1;
         let until = (lost.until + 1).max(from);
         let stage = self.spec.plan.stage(key.0);
@@ -176,23 +179,20 @@ impl Job {
     }
 
     /// A task of a stage with state is to run for a batch before the last completed one: its partition goes through all
-    /// batches behind the base again. `None` if it does so already.
-    pub(super) fn rewind_state(&mut self, index: i64, key: Key) -> Option<Vec<(i64, Key)>> {
-        let base = self.states.base(key.0);
-        let have = self.states.lost.get(&key).map(|lost| base.max(lost.have));
-        if have.is_some_and(|have| have < index) {
-            return None;
-        }
-        let lost = Lost {
-            have: base,
+    /// batches behind the base again. `None` if it does so already, also by one of `rewound`.
+    pub(super) fn rewound_state(&self, index: i64, key: Key, rewound: &LostStates) -> Option<Lost> {
+        let have = self.states.base(key.0);
+        let known = rewound.get(&key).or_else(|| self.states.lost.get(&key));
+        let goes_through = known.is_some_and(|lost| have.max(lost.have) < index);
+        (!goes_through).then(|| Lost {
+            have,
             until: self.last_without_rerun(),
-        };
-        self.states.lost.insert(key, lost);
-        Some(self.state_tasks(key, lost).collect())
+        })
     }
 
-    /// Restores begin that make all lost state again, as far as it is of completed batches.
-    pub(super) fn begin_states(&mut self) {
+    /// Restores begin that make all lost state again, `rewound` among it, as far as it is of completed batches.
+    pub(super) fn begin_states(&mut self, rewound: LostStates) {
+        self.states.lost.extend(rewound);
         let completed = self.oldest_unfinished() - 1;
         let lost = self.states.lost.iter();
         let restoring = lost.map(|(key, lost)| (*key, lost.until.min(completed)));
@@ -257,11 +257,11 @@ impl Job {
         for (stage, _) in self.spec.plan.states() {
             let whole = |partitions: &BTreeSet<u32>| partitions.len() as u32 >= stage.partitions;
             let saved = self.states.saved.iter().rev();
-            let base = saved
-                .filter(|((index, of), partitions)| *of == stage.id && *index <= limit && whole(partitions))
-                .map(|((index, _), _)| *index)
-                .next();
-            let Some(base) = base else { continue };
+            let mut bases =
+                saved.filter(|((index, of), partitions)| *of == stage.id && *index <= limit && whole(partitions));
+            let Some(base) = bases.next().map(|((index, _), _)| *index) else {
+                continue;
+            };
             self.states.bases.insert(stage.id, base);
             self.states
                 .saved

@@ -143,21 +143,7 @@ fn run(seed: u64, spec: JobSpec) -> Cluster {
             assert!(format!("{state:?}").contains("cannot be made again"), "{state:?}");
             continue;
         }
-        assert_eq!(state, JobState::Running);
-        let view = cluster.scheduler.job(job).expect("a job");
-        assert!(
-            view.batches.is_empty(),
-            "job {job} is stuck: {}",
-            cluster.scheduler.waiting(job)
-        );
-        let committed = cluster.committed(job);
-        let skipped = cluster
-            .references
-            .get(&job)
-            .map_or(0, |reference| reference.skipped.len());
-        assert!(skips || skipped == 0);
-        let last = committed.last().copied().unwrap_or(0);
-        assert_eq!(committed.len() + skipped, last as usize, "every batch ends once");
+        check_ended(&cluster, job, skips);
     }
     // All that was received is committed or counted as lost.
     cluster.event(Event::StopRequested {
@@ -209,11 +195,16 @@ fn run_durable(seed: u64, spec: JobSpec) {
         assert!(format!("{state:?}").contains("cannot be made again"), "{state:?}");
         return;
     }
-    assert_eq!(state, JobState::Running);
+    check_ended(&cluster, job, skips);
+}
+
+/// A job that has had the time for all its batches has ended each once.
+fn check_ended(cluster: &Cluster, job: JobId, skips: bool) {
+    assert_eq!(cluster.state(job), JobState::Running);
     let view = cluster.scheduler.job(job).expect("a job");
     assert!(
         view.batches.is_empty(),
-        "the job is stuck: {}",
+        "job {job} is stuck: {}",
         cluster.scheduler.waiting(job)
     );
     let committed = cluster.committed(job);

@@ -1,7 +1,7 @@
 //! Jobs with state: it stays where it is; what is lost goes on from what is saved, or ends a job that saves nothing.
 
 use tidemill_dstream::FailurePolicy;
-use tidemill_types::{BatchTime, DatasetId, ExecutorId, FailureKind, StageId, StreamId};
+use tidemill_types::{BatchTime, DatasetId, ExecutorId, FailureKind, JobId, StageId, StreamId};
 
 use super::cluster::{Cluster, launches, tasks};
 use super::plans::*;
@@ -209,16 +209,12 @@ fn a_task_that_cannot_read_its_state_goes_on_with_what_is_saved() {
     assert_eq!(cluster.committed(job), (1..=10).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_lost_part_of_a_stream_with_state_takes_its_state_through_the_batches_again() {
-    let mut cluster = Cluster::new(2);
-    let job = cluster.submit(durable(window_over_state(2)));
-    cluster.run_until(21_500);
-    let (owner, time) = (cluster.owners(job, REDUCE)[0], BatchTime(21_000));
-    cluster.take_actions();
+/// The first part of what the stream with state has left in a batch is lost where it is.
+fn lose_part(cluster: &mut Cluster, job: JobId, batch: BatchTime) {
+    let owner = cluster.owners(job, REDUCE)[0];
     let part = DatasetPart {
         dataset: DatasetId(0),
-        batch: time,
+        batch,
         partition: 0,
     };
     cluster
@@ -233,6 +229,15 @@ fn a_lost_part_of_a_stream_with_state_takes_its_state_through_the_batches_again(
         outputs: Vec::new(),
         blocks: Vec::new(),
     });
+}
+
+#[test]
+fn a_lost_part_of_a_stream_with_state_takes_its_state_through_the_batches_again() {
+    let mut cluster = Cluster::new(2);
+    let job = cluster.submit(durable(window_over_state(2)));
+    cluster.run_until(21_500);
+    cluster.take_actions();
+    lose_part(&mut cluster, job, BatchTime(21_000));
     cluster.run_until(30_500);
     assert_eq!(cluster.committed(job), (1..=20).collect::<Vec<_>>());
     assert!(restored(cluster.take_actions()).contains(&(11, REDUCE, 0)));
@@ -243,24 +248,7 @@ fn rows_of_a_stream_with_state_that_is_not_saved_end_the_job_when_they_are_lost(
     let mut cluster = Cluster::new(2);
     let job = cluster.submit(spec(1, window_over_state(2)));
     cluster.run_until(13_500);
-    let owner = cluster.owners(job, REDUCE)[0];
-    let part = DatasetPart {
-        dataset: DatasetId(0),
-        batch: BatchTime(13_000),
-        partition: 0,
-    };
-    cluster
-        .executors
-        .get_mut(&owner)
-        .expect("an executor")
-        .forget_part(job, part);
-    cluster.event(Event::DataLost {
-        executor: owner,
-        job,
-        datasets: vec![part],
-        outputs: Vec::new(),
-        blocks: Vec::new(),
-    });
+    lose_part(&mut cluster, job, BatchTime(13_000));
     cluster.run_until(16_500);
     assert!(format!("{:?}", cluster.state(job)).contains("give the job a `checkpoint`"));
 }
